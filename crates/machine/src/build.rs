@@ -53,11 +53,14 @@ impl Machine {
         handles: SupervisorHandles,
         progress: &Progress,
     ) -> Result<(Self, Lines), Error> {
-        let OpenHost { kvm, cpu } = &*handles.host;
+        let OpenHost { kvm, cpu, pagemap } = &*handles.host;
         check_host(&plan, kvm)?;
         let vm = Arc::new(platform::create_vm(&plan, kvm)?);
 
-        let ram = GuestRam::with_backing(&plan.ram, plan.backing)?;
+        let mut ram = GuestRam::with_backing(&plan.ram, plan.backing)?;
+        if let Some(pagemap) = pagemap {
+            ram = ram.with_pagemap(pagemap.clone());
+        }
         let load_started = Instant::now();
         load(&plan, &ram, &mut inputs, progress)?;
         let load_time = load_started.elapsed();

@@ -67,6 +67,7 @@ mod platform;
 mod ram;
 mod ranges;
 mod run_state;
+mod saved_memory;
 mod signals;
 mod supervisor;
 mod supervisor_handles;

@@ -1,6 +1,7 @@
 //! What every machine of a run needs of the host.
 
 use vmm_kvm::Kvm;
+use vmm_memory::Pagemap;
 
 use crate::Error;
 use crate::doctor::has_hardware_virtualization;
@@ -11,6 +12,8 @@ use crate::platform::HostCpu;
 pub(crate) struct OpenHost {
     pub(crate) kvm: Kvm,
     pub(crate) cpu: HostCpu,
+    /// To save memory without touching all of it. `None` if /proc isn't mounted.
+    pub(crate) pagemap: Option<Pagemap>,
 }
 
 impl OpenHost {
@@ -20,6 +23,6 @@ impl OpenHost {
         let kvm = Kvm::open()?;
         // For the explanation of a crash.
         has_hardware_virtualization();
-        Ok(Self { kvm, cpu: HostCpu::read() })
+        Ok(Self { kvm, cpu: HostCpu::read(), pagemap: Pagemap::open().ok() })
     }
 }

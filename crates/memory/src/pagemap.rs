@@ -40,14 +40,14 @@ pub(crate) struct HeldPages<'a> {
     count: u64,
     /// Whether the host holds each page of this part of the mapping.
     read: Range<u64>,
-    is_held: [bool; ENTRIES],
+    is_held: Box<[bool; ENTRIES]>,
 }
 
 impl<'a> HeldPages<'a> {
     /// Those of `len` bytes at `hva`.
     pub(crate) fn of(pagemap: &'a Pagemap, hva: u64, len: u64) -> Self {
         let (first, count) = (hva / PAGE_LEN, len / PAGE_LEN);
-        Self { pagemap, first, count, read: 0..0, is_held: [false; ENTRIES] }
+        Self { pagemap, first, count, read: 0..0, is_held: Box::new([false; ENTRIES]) }
     }
 
     /// The first bytes at or after offset `from` that the host holds, as offsets into the mapping, and perhaps only a part of them; empty,

@@ -282,12 +282,12 @@ fn target_pages(len: u64) -> Result<u32, DeviceError> {
     })
 }
 
-/// Guest memory is given back to the host: to a file of shared memory, otherwise by what is part of every filter.
-const CALLS: &[Allow] = &[Allow::when(
-    libc::SYS_fallocate,
-    1,
-    &[(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32],
-)];
+/// Guest memory is given back to the host: to a file of shared memory; of memory that is copied on write by other memory in its place,
+/// which children don't get either; otherwise by what is part of every filter.
+const CALLS: &[Allow] = &[
+    Allow::when(libc::SYS_fallocate, 1, &[(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32]),
+    Allow::when(libc::SYS_madvise, 2, &[libc::MADV_DONTFORK as u32]),
+];
 
 impl VirtioDevice for Balloon {
     fn needs(&self) -> Needs {
