@@ -10,6 +10,7 @@ use vmm_control::{Client, ClientError};
 
 use crate::args::Args;
 use crate::ctl_args::{Arguments, Device, Request};
+use crate::ctl_snapshot;
 
 /// Why a command wasn't carried out.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,17 @@ pub(crate) enum CtlError {
     Client(#[from] ClientError),
     #[error("{0}")]
     Usage(String),
+    /// The directory of a snapshot can't be made.
+    #[error(transparent)]
+    NewSnapshot(vmm_snapshot::Error),
+    /// A snapshot that the monitor has written can't be completed.
+    #[error(transparent)]
+    Snapshot(vmm_snapshot::Error),
+    /// The same, or it has ended without an answer, when the guest has ended too.
+    #[error("{error}; the guest has ended, and its snapshot is in {}", directory.display())]
+    Kept { directory: PathBuf, error: String },
+    #[error("{what}")]
+    Host { what: &'static str, source: std::io::Error },
 }
 
 /// Executes a command, and calls `print` with what it prints, until that says that nobody reads it any more.
@@ -42,6 +54,9 @@ pub(crate) fn run<E: From<CtlError>>(
         Request::Quit => Command::Quit,
         Request::Metrics => Command::Metrics,
         Request::Events => return follow(client, print),
+        Request::Snapshot { directory, stop } => {
+            return print(&ctl_snapshot::take(&mut client, directory, *stop)?).map(drop);
+        }
         Request::Balloon(device) => device.command("balloon", &mut client)?,
         Request::Block(device) => device.command("block", &mut client)?,
         Request::Net(device) => device.command("net", &mut client)?,

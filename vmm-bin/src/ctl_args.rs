@@ -33,6 +33,15 @@ pub(crate) enum Request {
     Metrics,
     /// Print events, one a line, until the monitor ends
     Events,
+    /// Write a snapshot of the machine
+    Snapshot {
+        /// Directory that is created for it
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// End the machine and the monitor when the snapshot is complete
+        #[arg(long)]
+        stop: bool,
+    },
     /// Print a balloon's state, or change it: size=64M
     Balloon(Device),
     /// Print a disk's state, or change it: size=2G

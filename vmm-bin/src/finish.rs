@@ -166,9 +166,9 @@ impl Failure {
             },
             Self::Stdout(_) => INTERNAL,
             Self::Control { .. } => BAD_CONFIG,
-            Self::Ctl(CtlError::Usage(_)) => USAGE,
-            Self::Ctl(CtlError::Unreachable { .. } | CtlError::Client(ClientError::Io(_))) => HOST_CANT,
-            Self::Ctl(CtlError::Client(_)) => REFUSED,
+            Self::Ctl(CtlError::Usage(_) | CtlError::NewSnapshot(_)) => USAGE,
+            Self::Ctl(CtlError::Client(ClientError::Refused(_) | ClientError::NoResponse(_))) => REFUSED,
+            Self::Ctl(_) => HOST_CANT,
         }
     }
 }
@@ -225,7 +225,7 @@ impl From<RunError> for Failure {
 }
 
 /// The messages of an error and its causes, without repetitions.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

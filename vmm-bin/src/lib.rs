@@ -12,6 +12,7 @@ mod confine;
 mod control;
 mod ctl;
 mod ctl_args;
+mod ctl_snapshot;
 mod descriptors;
 mod doctor;
 mod finish;

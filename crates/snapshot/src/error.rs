@@ -36,6 +36,12 @@ pub enum Error {
     /// A file that is to be written has contents.
     #[error("{0}: is not empty")]
     NotEmpty(String),
+    /// A file that is to be written is open in another way.
+    #[error("{0}: is not open for reading and writing, or with O_APPEND")]
+    Mode(String),
+    /// A snapshot is to be written to one file.
+    #[error("state and memory are the same file")]
+    SameFile,
     /// A file is shorter than what was saved.
     #[error("{place}: has {len} bytes, but {needed} were saved")]
     Short {

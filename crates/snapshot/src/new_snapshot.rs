@@ -1,7 +1,7 @@
 //! The directory of a snapshot that is being written: complete, or not there.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Seek};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -12,18 +12,19 @@ use crate::error::Error;
 use crate::file_names::{DISKS, MANIFEST_JSON, MEMORY, STATE};
 use crate::manifest::Manifest;
 use crate::snapshot::Snapshot;
-use crate::snapshot_files::SnapshotFiles;
+use crate::snapshot_files::{SnapshotFiles, write_new};
 use crate::snapshot_id::SnapshotId;
 
 /// The directory of a snapshot that is being written. It has a temporary name beside its own until it is complete, and is removed if
-/// this value is dropped before. A process that is killed leaves a directory `.vmm-snapshot-*`.
+/// this value is dropped before, unless it is [kept](Self::keep). A process that is killed leaves a directory `.vmm-snapshot-*`.
 ///
 /// Only its user can read it: guest memory has passwords and keys.
 #[derive(Debug)]
 pub struct NewSnapshot {
     destination: PathBuf,
     temporary: PathBuf,
-    is_published: bool,
+    /// It isn't removed.
+    stays: bool,
 }
 
 impl NewSnapshot {
@@ -45,7 +46,7 @@ impl NewSnapshot {
         let id = SnapshotId::random().map_err(Error::at(destination))?;
         let temporary = parent.join(format!(".vmm-snapshot-{id}"));
         DirBuilder::new().mode(0o700).create(&temporary).map_err(Error::at(parent))?;
-        Ok(Self { destination: destination.to_owned(), temporary, is_published: false })
+        Ok(Self { destination: destination.to_owned(), temporary, stays: false })
     }
 
     /// Creates the files of the snapshot. May be called once.
@@ -76,11 +77,31 @@ impl NewSnapshot {
         Ok((self.create_file(&path)?, path))
     }
 
+    /// Writes `manifest.json`, after another process has written state and memory to these [files](Self::files): a copy of the manifest
+    /// in the state.
+    ///
+    /// # Errors
+    /// State or memory isn't complete, or the host can't write the copy.
+    pub fn copy_manifest(&self, files: SnapshotFiles) -> Result<(), Error> {
+        let SnapshotFiles { manifest, mut state, memory } = files;
+        // The position is shared with the other process.
+        state.rewind().map_err(Error::io(STATE))?;
+        let snapshot = Snapshot::of_files(state, memory)?;
+        let text = snapshot.state.manifest().to_json().map_err(Error::format(MANIFEST_JSON))?;
+        manifest.map_or(Ok(()), |file| write_new(file, MANIFEST_JSON, text.as_bytes()))
+    }
+
+    /// Keeps what is written even if it isn't published, and returns its directory.
+    pub fn keep(&mut self) -> &Path {
+        self.stays = true;
+        &self.temporary
+    }
+
     /// Gives the snapshot its name, if [it is complete](crate::verify), when the host's storage has all of it.
     ///
     /// # Errors
-    /// A file is missing or refused, there is something at the destination by now, or the host can't store it. Nothing is left then, but
-    /// for one case: the directory above can't be synced, and the snapshot, though complete, may be gone after a crash of the host.
+    /// A file is missing or refused, there is something at the destination by now, or the host can't store it. Nothing is left then, unless
+    /// it is [kept](Self::keep), but for one case: the directory above can't be synced, and the snapshot, though complete, may be gone after a crash of the host.
     pub fn publish(mut self) -> Result<Manifest, Error> {
         let snapshot = Snapshot::open(&self.temporary)?;
         snapshot.check_disks(&self.temporary)?;
@@ -95,7 +116,7 @@ impl NewSnapshot {
             sync(&self.temporary.join(name))?;
         }
         self.rename()?;
-        self.is_published = true;
+        self.stays = true;
         sync(parent_of(&self.destination))?;
         Ok(manifest)
     }
@@ -124,7 +145,7 @@ impl NewSnapshot {
 
 impl Drop for NewSnapshot {
     fn drop(&mut self) {
-        if !self.is_published {
+        if !self.stays {
             // If that fails, the error that led here matters more.
             let _ = fs::remove_dir_all(&self.temporary);
         }

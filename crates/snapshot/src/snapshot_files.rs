@@ -1,7 +1,9 @@
 //! The files of a snapshot that is being written.
 
 use std::fs::File;
-use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use rustix::fs::{OFlags, fcntl_getfl};
 
 use crate::error::Error;
 use crate::file_names::{MANIFEST_JSON, MEMORY, STATE};
@@ -14,7 +16,7 @@ use crate::state_writer::StateWriter;
 /// write files that it was given.
 ///
 /// The order: [`start_memory`](Self::start_memory), the pages, [`finish`](Self::finish). It makes the system calls fstat (statx),
-/// ftruncate, pwrite64, write, fsync and close.
+/// ftruncate, pwrite64, fsync and close, and for files of somebody else's making fcntl with F_GETFL.
 #[derive(Debug)]
 pub struct SnapshotFiles {
     /// A copy of the manifest to read, which a pair of a state and a memory file does without.
@@ -26,6 +28,23 @@ pub struct SnapshotFiles {
 }
 
 impl SnapshotFiles {
+    /// Files that somebody else has made and opened, who writes `manifest.json` too: [`NewSnapshot`](crate::NewSnapshot) in another process.
+    ///
+    /// # Errors
+    /// One isn't an empty regular file that is open for reading and writing, or both are the same.
+    pub fn of(state: File, memory: File) -> Result<Self, Error> {
+        for (file, place) in [(&state, STATE), (&memory, MEMORY)] {
+            check_new(file, place)?;
+            check_mode(file, place)?;
+        }
+        let of_state = state.metadata().map_err(Error::io(STATE))?;
+        let of_memory = memory.metadata().map_err(Error::io(MEMORY))?;
+        if (of_state.dev(), of_state.ino()) == (of_memory.dev(), of_memory.ino()) {
+            return Err(Error::SameFile);
+        }
+        Ok(Self { manifest: None, state, memory })
+    }
+
     /// Extends the memory file to its whole length, and writes guest memory to it.
     ///
     /// # Errors
@@ -67,9 +86,20 @@ pub fn check_memory(file: &File, place: &str, layout: &MemoryLayout) -> Result<(
     Ok(())
 }
 
-fn write_new(mut file: File, place: &str, bytes: &[u8]) -> Result<(), Error> {
+/// Writes an empty file, and waits until the host's storage has it.
+pub(crate) fn write_new(file: File, place: &str, bytes: &[u8]) -> Result<(), Error> {
     check_new(&file, place)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io(place))
+    // Where somebody else has left the position doesn't matter.
+    file.write_all_at(bytes, 0).and_then(|()| file.sync_all()).map_err(Error::io(place))
+}
+
+/// With O_APPEND, pwrite(2) writes at the end, whatever the offset.
+fn check_mode(file: &File, place: &str) -> Result<(), Error> {
+    let flags = fcntl_getfl(file).map_err(|errno| Error::io(place)(errno.into()))?;
+    if flags & OFlags::RWMODE != OFlags::RDWR || flags.contains(OFlags::APPEND) {
+        return Err(Error::Mode(place.to_owned()));
+    }
+    Ok(())
 }
 
 fn check_new(file: &File, place: &str) -> Result<(), Error> {

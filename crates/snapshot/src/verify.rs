@@ -45,6 +45,16 @@ pub fn verify(directory: &Path) -> Result<Verified, Error> {
     })
 }
 
+impl Verified {
+    /// The amounts of memory and state, as part of a line.
+    #[must_use]
+    pub fn amounts(&self) -> String {
+        let (sections, state) = (count(self.sections, "section"), size(self.state_len));
+        let (memory, stored) = (size(self.memory_len), size(self.memory_stored));
+        format!("{memory} of memory ({stored} stored), {sections} in {state} of state")
+    }
+}
+
 impl fmt::Display for Verified {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sections, state_len, memory_len, memory_stored, disks } = *self;

@@ -5,6 +5,7 @@ mod bench;
 mod cmdline;
 mod config;
 mod console;
+mod ctl;
 mod devices;
 mod fields;
 mod flags;

@@ -1,13 +1,15 @@
 //! A snapshot's directory: complete, or not there.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use vmm_snapshot::{DiskContents, Error, Manifest, MemoryLayout, NewSnapshot, Snapshot, verify};
+use vmm_snapshot::{
+    DiskContents, Error, Manifest, MemoryLayout, NewSnapshot, Snapshot, SnapshotFiles, verify,
+};
 
 use crate::machine::{Timer, disk, manifest, writer};
 
@@ -144,6 +146,77 @@ fn state_without_memory_is_not_written() {
     let new = NewSnapshot::create(&destination).unwrap();
     let error = new.files().unwrap().finish(writer(), &manifest(&writer())).unwrap_err();
     assert_eq!(error.to_string(), "memory: has 0 bytes, but 16384 were saved");
+}
+
+/// Writes state and memory as another process does that has their descriptors.
+fn write_elsewhere(files: &SnapshotFiles) {
+    let [state, memory] = [&files.state, &files.memory].map(|file| file.try_clone().unwrap());
+    let writer = writer();
+    let manifest = manifest(&writer);
+    let theirs = SnapshotFiles::of(state, memory).unwrap();
+    theirs.start_memory(&manifest.memory).unwrap().write(4096, &[7; 4096]).unwrap();
+    theirs.finish(writer, &manifest).unwrap();
+}
+
+#[test]
+fn snapshot_whose_files_another_process_writes_is_published() {
+    let (_directory, destination) = place();
+    let new = NewSnapshot::create(&destination).unwrap();
+    let files = new.files().unwrap();
+    // Wherever the other process has left the position.
+    (&files.state).seek(SeekFrom::Start(7)).unwrap();
+    write_elsewhere(&files);
+    (&files.state).seek(SeekFrom::End(0)).unwrap();
+    new.copy_manifest(files).unwrap();
+    assert_eq!(new.publish().unwrap(), manifest(&writer()));
+    let verified = verify(&destination).unwrap();
+    let state = fs::metadata(destination.join("state")).unwrap().len();
+    let amounts = format!("16 KiB of memory (4 KiB stored), 3 sections in {state} bytes of state");
+    assert_eq!(verified.amounts(), amounts);
+}
+
+#[test]
+fn snapshot_whose_files_nobody_has_written_has_no_manifest() {
+    let (directory, destination) = place();
+    let new = NewSnapshot::create(&destination).unwrap();
+    let error = new.copy_manifest(new.files().unwrap()).unwrap_err().to_string();
+    assert_eq!(error, "state: is not the state of a snapshot: it doesn't begin with \"VMMSTATE\"");
+    drop(new);
+    assert_eq!(names(directory.path()), [""; 0]);
+}
+
+#[test]
+fn snapshot_that_is_kept_stays_when_it_is_not_published() {
+    let (directory, destination) = place();
+    let mut new = NewSnapshot::create(&destination).unwrap();
+    let kept = new.keep().to_owned();
+    write(&new);
+    fs::create_dir(&destination).unwrap();
+    assert!(matches!(new.publish(), Err(Error::Exists(_))));
+    assert_eq!(names(&kept), ["manifest.json", "memory", "state"]);
+    assert_eq!(names(directory.path()).len(), 2);
+}
+
+#[test]
+fn files_of_others_are_refused_that_are_no_files_of_a_snapshot() {
+    let (directory, _) = place();
+    let open = |name: &str, options: &mut fs::OpenOptions| {
+        options.create(true).open(directory.path().join(name)).unwrap()
+    };
+    let good = |name| open(name, fs::File::options().read(true).write(true));
+    let refusal = |state, memory| SnapshotFiles::of(state, memory).unwrap_err().to_string();
+    let mode = "memory: is not open for reading and writing, or with O_APPEND";
+    good("read-only");
+    let read_only = fs::File::open(directory.path().join("read-only")).unwrap();
+    assert_eq!(refusal(good("state"), read_only), mode);
+    assert_eq!(refusal(good("state"), open("b", fs::File::options().write(true))), mode);
+    assert_eq!(refusal(good("state"), open("c", fs::File::options().read(true).append(true))), mode);
+    good("full").write_all(b"x").unwrap();
+    assert_eq!(refusal(good("full"), good("memory")), "state: is not empty");
+    let device = fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+    assert_eq!(refusal(device, good("memory")), "state: is not a regular file");
+    assert_eq!(refusal(good("state"), good("state")), "state and memory are the same file");
+    SnapshotFiles::of(good("state"), good("memory")).unwrap();
 }
 
 fn with_disk(len: u64) -> Result<Manifest, Error> {

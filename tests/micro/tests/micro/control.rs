@@ -126,8 +126,8 @@ fn control_changes_a_device_by_its_type() {
     );
     assert_eq!(
         refused(&["fan"]),
-        "error: ctl has no command \"fan\", only status, pause, resume, power-button, reset, quit, metrics, events, balloon, block, \
-         net, console\n"
+        "error: ctl has no command \"fan\", only status, pause, resume, power-button, reset, quit, metrics, events, snapshot, \
+         balloon, block, net, console\n"
     );
     machine.quit();
 }
