@@ -10,6 +10,7 @@ use vmm_machine::{Diagnostics, Timeouts, WatchExits};
 
 use crate::bare::BareArguments;
 use crate::ctl_args::Arguments;
+use crate::restore_args::RestoreArgs;
 use crate::streams::Streams;
 
 const EXAMPLES: &str = include_str!("help.txt");
@@ -92,6 +93,15 @@ pub(crate) struct Args {
     /// Open all files and devices, print the plan (memory map, addresses, entry, command line) and exit without starting a guest
     #[arg(long, help_heading = RUN)]
     pub(crate) check: bool,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// How a machine is run, whether it is booted or restored.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
     /// Build the machine and pause it before its first instruction; Ctrl-A p starts it
     #[arg(long, help_heading = RUN)]
     pub(crate) paused: bool,
@@ -129,8 +139,46 @@ pub(crate) struct Args {
     /// Log to a file instead of standard error
     #[arg(long, value_name = "FILE", help_heading = DIAGNOSTICS)]
     pub(crate) log_file: Option<PathBuf>,
-    #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+}
+
+impl RunArgs {
+    /// The diagnostics that were requested, printed to standard error.
+    pub(crate) fn diagnostics(&self, streams: &Streams) -> Diagnostics {
+        let lines = Some(streams.stderr.clone());
+        Diagnostics { exits: self.trace_exits, steps: self.step, lines }
+    }
+
+    /// The timeouts of a run that began at `started`.
+    pub(crate) fn timeouts(&self, started: Instant) -> Timeouts {
+        let default = Timeouts::default();
+        Timeouts {
+            // A deadline that an `Instant` can't represent is never reached.
+            run: self.timeout.and_then(|timeout| started.checked_add(timeout.get())),
+            shutdown: self.shutdown_timeout.map_or(default.shutdown, |timeout| timeout.get()),
+        }
+    }
+
+    /// The flags that override the config.
+    fn flags(&self) -> [(Flag, &Option<OsString>); 4] {
+        [
+            (Flag::Control, &self.control),
+            (Flag::Sandbox, &self.sandbox),
+            (Flag::Uid, &self.uid),
+            (Flag::Gid, &self.gid),
+        ]
+    }
+
+    /// The flags that override the config of a snapshot.
+    ///
+    /// # Errors
+    /// The first flag whose value is invalid.
+    pub(crate) fn overrides(&self) -> Result<Overrides, ConfigError> {
+        let mut overrides = Overrides::default();
+        for (flag, text) in self.flags() {
+            text.as_ref().map_or(Ok(()), |text| overrides.set(flag, text))?;
+        }
+        Ok(overrides)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -145,6 +193,8 @@ pub(crate) enum Command {
     Ctl(Arguments),
     /// Check whether this host can run virtual machines, and say how to fix what is missing
     Doctor,
+    /// Continue a machine from a snapshot
+    Restore(RestoreArgs),
     /// Describe or verify a snapshot
     #[command(subcommand)]
     Snapshot(crate::snapshot::SnapshotCommand),
@@ -166,19 +216,19 @@ fn steps(text: &str) -> Result<u64, String> {
 }
 
 impl Args {
-    /// The diagnostics that were requested, printed to standard error.
-    pub(crate) fn diagnostics(&self, streams: &Streams) -> Diagnostics {
-        let lines = Some(streams.stderr.clone());
-        Diagnostics { exits: self.trace_exits, steps: self.step, lines }
+    /// How the machine is run.
+    pub(crate) fn run(&self) -> &RunArgs {
+        match &self.command {
+            Some(Command::Restore(restore)) => &restore.run,
+            _ => &self.run,
+        }
     }
 
-    /// The timeouts of a run that began at `started`.
-    pub(crate) fn timeouts(&self, started: Instant) -> Timeouts {
-        let default = Timeouts::default();
-        Timeouts {
-            // A deadline that an `Instant` can't represent is never reached.
-            run: self.timeout.and_then(|timeout| started.checked_add(timeout.get())),
-            shutdown: self.shutdown_timeout.map_or(default.shutdown, |timeout| timeout.get()),
+    /// The snapshot to restore.
+    pub(crate) fn restore(&self) -> Option<&RestoreArgs> {
+        match &self.command {
+            Some(Command::Restore(restore)) => Some(restore),
+            _ => None,
         }
     }
 
@@ -220,10 +270,6 @@ impl Args {
             (Flag::Cpus, &self.cpus),
             (Flag::Serial, &self.serial),
             (Flag::Irqchip, &self.irqchip),
-            (Flag::Control, &self.control),
-            (Flag::Sandbox, &self.sandbox),
-            (Flag::Uid, &self.uid),
-            (Flag::Gid, &self.gid),
             (Flag::Mode, &self.mode),
             (Flag::LoadAddress, &self.load_address),
             (Flag::Entry, &self.entry),
@@ -232,7 +278,8 @@ impl Args {
             (Flag::DebugExit, &self.debug_exit),
             (Flag::PseudoSerial, &self.pseudo_serial),
         ];
-        let given = flags.into_iter().filter_map(|(flag, text)| Some((flag, text.as_ref()?)));
+        let given =
+            flags.into_iter().chain(self.run.flags()).filter_map(|(flag, text)| Some((flag, text.as_ref()?)));
         let mut overrides = Overrides::default();
         for (flag, text) in given.chain(self.expect.iter().map(|text| (Flag::Expect, text))) {
             overrides.set(flag, text)?;

@@ -71,6 +71,8 @@ pub(crate) enum Failure {
     Stdout(#[source] io::Error),
     #[error("control {}", path.display())]
     Control { path: PathBuf, source: io::Error },
+    #[error("--set {0}")]
+    Set(String),
     #[error(transparent)]
     Ctl(#[from] CtlError),
 }
@@ -154,6 +156,7 @@ impl Failure {
             Self::Bare(_)
             | Self::Background
             | Self::NoKeys
+            | Self::Set(_)
             | Self::Config(ConfigError::Flag { .. })
             | Self::LogFile { .. }
             | Self::Stream(_)

@@ -22,6 +22,8 @@ mod log;
 mod panics;
 mod prepare;
 mod privileges;
+mod restore;
+mod restore_args;
 mod snapshot;
 mod streams;
 
@@ -98,7 +100,7 @@ fn run(
         Some(Command::Doctor) => doctor(),
         Some(Command::Snapshot(command)) => print(&command.text()?),
         None if args.check => check(&args, inherited, streams),
-        None => boot(args, inherited, streams, started, control),
+        Some(Command::Restore(_)) | None => boot(args, inherited, streams, started, control),
     }
 }
 
@@ -119,12 +121,12 @@ fn boot(
     started: Instant,
     control: &Control,
 ) -> Result<Finished, Failure> {
-    let mut supervisor = Supervisor::new(started, args.timeouts(started))?;
+    let mut supervisor = Supervisor::new(started, args.run().timeouts(started))?;
     supervisor.attach(&streams.stderr)?;
     supervisor.attach(&streams.stdout)?;
     let (theirs, said) = (Arc::clone(&args), streams.clone());
     let prepared = supervisor.offload(move |progress| Prepared::new(&theirs, inherited, &said, progress))?;
-    let Prepared { config, origin, opened, in_use } = match prepared {
+    let Prepared { config, origin, about, restore, opened, in_use } = match prepared {
         Offloaded::Done(prepared) => prepared?,
         Offloaded::Ended(ending) => return Ok(Finished::ended(ending)),
     };
@@ -142,12 +144,14 @@ fn boot(
         kinds: KINDS,
         plan,
         inputs,
-        diagnostics: args.diagnostics(streams),
+        diagnostics: args.run().diagnostics(streams),
         metrics,
         announcements: Some(streams.stdout.clone()),
         events: events.unwrap_or_default(),
+        about,
+        restore,
         services: service.into_iter().collect(),
-        paused: args.paused,
+        paused: args.run().paused,
         restarted: log::restarted,
         confine,
     };
@@ -183,7 +187,7 @@ fn check_terminal(args: &Args, has_keys: bool, is_controlled: bool) -> Result<()
     if has_keys && terminal::is_background(io::stdin()) {
         return Err(Failure::Background);
     }
-    if args.paused && !has_keys && !is_controlled {
+    if args.run().paused && !has_keys && !is_controlled {
         return Err(Failure::NoKeys);
     }
     Ok(())

@@ -20,13 +20,13 @@ static IS_LIFECYCLE_MUTED: AtomicBool = AtomicBool::new(false);
 /// Starts the log according to the flags, and returns it if it is a file. Nothing is logged before. Call it when the machine's inputs
 /// are open and locked, because the log must not be one of them.
 pub(crate) fn init(args: &Args, streams: &Streams) -> Result<Option<Messages>, Failure> {
-    let level = match args.verbose {
+    let level = match args.run().verbose {
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
         _ => LevelFilter::DEBUG,
     };
     let log = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_target(false);
-    let Some(path) = &args.log_file else {
+    let Some(path) = &args.run().log_file else {
         let to = LogTarget { messages: streams.stderr.clone(), is_stderr: true };
         log.without_time().with_writer(to).init();
         return Ok(None);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tracing::debug;
 use vmm_bus::{EventFd, Output, SystemEvent};
-use vmm_kvm::{Kvm, KvmVcpu, VCPU_CALLS};
+use vmm_kvm::{Kvm, KvmVcpu, VCPU_CALLS, VCPU_STATE_CALLS};
 use vmm_memory::GuestRam;
 use vmm_sandbox::confine_thread;
 use vmm_vcpu::VcpuThreads;
@@ -18,27 +18,29 @@ use crate::error::HostContext;
 use crate::job::Progress;
 use crate::machine::Machine;
 use crate::open_host::OpenHost;
+use crate::plan_state::PlanState;
 use crate::platform::{self, Buses};
+use crate::restoring::Restore;
 use crate::run_state::RunState;
 use crate::supervisor_handles::SupervisorHandles;
 use crate::virtio::{GuestSide, VirtioDevices};
 use crate::{Error, Inputs, Plan, affinity, legacy};
 
 impl Machine {
-    /// Builds the machine of `plan`, with every vCPU paused before its first instruction. `printed` is COM1's output queue, kept
+    /// Builds the machine of `plan`, with every vCPU paused before its first instruction, or where it was in the snapshot to `restore`. `printed` is COM1's output queue, kept
     /// from the previous machine after a reset.
     ///
     /// # Errors
     /// The host lacks memory or another resource. Only the devices are left.
     pub(crate) fn build(
         plan: Plan,
-        mut inputs: Inputs,
+        (mut inputs, restore): (Inputs, Option<Restore>),
         printed: Option<Arc<Output>>,
         handles: SupervisorHandles,
         progress: &Progress,
     ) -> Result<(Self, Lines), BuildError> {
         let mut virtio = VirtioDevices::opened(std::mem::take(&mut inputs.devices));
-        match Self::assemble(plan, (inputs, &mut virtio), printed, handles, progress) {
+        match Self::assemble(plan, (inputs, &mut virtio), (printed, restore), handles, progress) {
             Ok(built) => Ok(built),
             // The buses are gone. No driver has used the devices, so they have nothing to report.
             Err(error) => Err(BuildError { error, devices: virtio.into_open(progress, &channel().0) }),
@@ -49,23 +51,30 @@ impl Machine {
     fn assemble(
         plan: Plan,
         (mut inputs, virtio): (Inputs, &mut VirtioDevices),
-        printed: Option<Arc<Output>>,
+        (printed, mut restore): (Option<Arc<Output>>, Option<Restore>),
         handles: SupervisorHandles,
         progress: &Progress,
     ) -> Result<(Self, Lines), Error> {
-        let OpenHost { kvm, cpu, pagemap } = &*handles.host;
+        let OpenHost { kvm, cpu, pagemap, .. } = &*handles.host;
         check_host(&plan, kvm)?;
         let vm = Arc::new(platform::create_vm(&plan, kvm)?);
 
-        let mut ram = GuestRam::with_backing(&plan.ram, plan.backing)?;
+        let load_started = Instant::now();
+        let mut ram = match &restore {
+            Some(restore) => restore.ram(&plan, progress)?,
+            None => {
+                let ram = GuestRam::with_backing(&plan.ram, plan.backing)?;
+                load(&plan, &ram, &mut inputs, progress)?;
+                ram
+            }
+        };
         if let Some(pagemap) = pagemap {
             ram = ram.with_pagemap(pagemap.clone());
         }
-        let load_started = Instant::now();
-        load(&plan, &ram, &mut inputs, progress)?;
         let load_time = load_started.elapsed();
         plan.boot.add_memory(&vm, &ram)?;
 
+        let plan_state = PlanState::of(&plan, handles.about.directory.clone());
         let buses = Buses::new();
         let printed = printed.map_or_else(|| Output::new().map(Arc::new), Ok).context("eventfd of COM1")?;
         let connected = legacy::connect(&plan.devices, &vm, buses.legacy(), &printed)?;
@@ -75,7 +84,14 @@ impl Machine {
         virtio.connect(&plan.virtio, &guest)?;
 
         let mut observer = Observer::new(handles.diagnostics, handles.lines, handles.is_raw_terminal, &vm)?;
-        let created = platform::create_vcpus(&plan, (kvm, *cpu), &vm)?;
+        let created = match &mut restore {
+            Some(restore) => restore.vcpus(&plan, (kvm, *cpu), &vm)?,
+            None => platform::create_vcpus(&plan, (kvm, *cpu), &vm)?,
+        };
+        let is_restored = restore.is_some();
+        if let Some(restore) = restore {
+            restore.devices(&connected.states, &printed, virtio)?;
+        }
         let vcpus = spawn_vcpus(&plan, created, &buses, &mut observer, &handles.vcpu_ended)?;
         debug!("machine is built");
         let machine = Self {
@@ -90,7 +106,12 @@ impl Machine {
             started: Instant::now(),
             ram,
             expect: plan.expect,
-            _vm: vm,
+            vm,
+            legacy: connected.states,
+            plan: plan_state,
+            about: handles.about,
+            host: handles.host,
+            is_restored,
         };
         Ok((machine, lines))
     }
@@ -118,7 +139,7 @@ fn spawn_vcpus(
         let affinity = plan.affinity.get(index).cloned();
         let begin = move || {
             affinity.map_or(Ok(()), |affinity| affinity.apply())?;
-            confine_thread(&format!("vcpu{index}"), &[VCPU_CALLS])
+            confine_thread(&format!("vcpu{index}"), &[VCPU_CALLS, VCPU_STATE_CALLS])
         };
         vcpus.push(observer.spawn(index as u32, vcpu, handler, ended, begin)?);
     }

@@ -37,6 +37,8 @@ pub enum Ending {
     Crashed(Box<Crash>),
     /// The user quit, by a key or a command.
     Quit,
+    /// The machine was saved and ended, by a command.
+    Saved,
     /// This signal ended the monitor.
     Signal(i32),
     /// The reader of the monitor's standard output has closed it.
@@ -63,7 +65,12 @@ impl Ending {
     pub(crate) fn waits_for_output(&self) -> bool {
         match self {
             Self::Guest(_) | Self::Halted | Self::Unexpected(_) | Self::Crashed(_) => true,
-            Self::Reset | Self::Quit | Self::Signal(_) | Self::OutputClosed | Self::TimedOut(_) => false,
+            Self::Reset
+            | Self::Quit
+            | Self::Saved
+            | Self::Signal(_)
+            | Self::OutputClosed
+            | Self::TimedOut(_) => false,
         }
     }
 
@@ -72,7 +79,7 @@ impl Ending {
         match *self {
             Self::Guest(SystemEvent::PowerOff | SystemEvent::Reset) => 0,
             Self::Guest(SystemEvent::Exit(code)) => code,
-            Self::Reset | Self::Halted | Self::Quit => 0,
+            Self::Reset | Self::Halted | Self::Quit | Self::Saved => 0,
             Self::Guest(SystemEvent::Panic) | Self::Crashed(_) | Self::Unexpected(_) => GUEST_FAILED,
             Self::TimedOut(_) => TIMED_OUT,
             Self::OutputClosed => BY_SIGNAL + PIPE_SIGNAL,
@@ -86,7 +93,8 @@ impl Ending {
             Self::Guest(SystemEvent::PowerOff | SystemEvent::Reset | SystemEvent::Exit(_))
             | Self::Reset
             | Self::Halted
-            | Self::Quit => HOST_FAILED,
+            | Self::Quit
+            | Self::Saved => HOST_FAILED,
             Self::Guest(SystemEvent::Panic)
             | Self::Crashed(_)
             | Self::Unexpected(_)
@@ -131,6 +139,7 @@ impl fmt::Display for Ending {
             Self::Unexpected(mismatches) => fmt_mismatches(mismatches, f),
             Self::Crashed(crash) => fmt_crash(crash, f),
             Self::Quit => f.write_str("quit by the user"),
+            Self::Saved => f.write_str("saved and ended by the user"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::OutputClosed => f.write_str("standard output was closed by its reader"),
             Self::TimedOut(phase) => fmt_timed_out(phase, f),

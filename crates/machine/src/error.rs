@@ -251,6 +251,31 @@ pub enum Error {
         /// Which file it may be, and what to do.
         files: String,
     },
+    /// The snapshot is of a machine whose config has another value of this field, which a restore can't change.
+    #[error("{field}: the snapshot is of a machine with {saved}, and a restore can't change that")]
+    RestoreField {
+        /// The config's field.
+        field: &'static str,
+        /// The machine's value.
+        saved: String,
+    },
+    /// The config's devices aren't those of the snapshot.
+    #[error("{field}: {problem}")]
+    RestoreDevices {
+        /// The config's field.
+        field: &'static str,
+        /// What differs.
+        problem: String,
+    },
+    /// The snapshot's plan contradicts itself.
+    #[error("the snapshot's plan is impossible: {0}")]
+    RestorePlan(String),
+    /// A section of the snapshot is missing, is damaged, or isn't known.
+    #[error("the snapshot can't be restored: {0}")]
+    RestoreSection(#[from] vmm_snapshot::FormatError),
+    /// A device of the snapshot can't be restored.
+    #[error("the snapshot can't be restored: {0}")]
+    RestoreDevice(#[from] vmm_snapshot::StateError),
     /// A console can't be opened.
     #[error(transparent)]
     Console(#[from] OpenError),

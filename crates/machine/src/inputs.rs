@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use vmm_boot::{InitrdFile, KernelFile, Role, SourceError, SourceFile, SourceProblem};
-use vmm_config::{Boot, Config};
+use vmm_config::{Boot, Config, OnReboot};
 use vmm_hostio::InputLock;
 use vmm_sandbox::Needs;
 
@@ -24,8 +24,16 @@ pub struct Inputs {
 /// The files to boot from.
 #[derive(Debug)]
 pub(crate) enum Files {
-    Linux { kernel: KernelFile, initrd: Option<InitrdFile> },
-    Flat { image: SourceFile, modules: Vec<SourceFile> },
+    Linux {
+        kernel: KernelFile,
+        initrd: Option<InitrdFile>,
+    },
+    Flat {
+        image: SourceFile,
+        modules: Vec<SourceFile>,
+    },
+    /// A restored machine that isn't booted again has none.
+    None,
 }
 
 impl Inputs {
@@ -34,7 +42,7 @@ impl Inputs {
     /// # Errors
     /// A file is missing, empty, unreadable or not a regular file; a device has an unknown type or can't be opened.
     pub fn open(config: &Config, kinds: &Kinds<'_>) -> Result<Self, Error> {
-        Self::open_for(config, kinds, false)
+        Self::open_for(config, kinds, (true, false))
     }
 
     /// Opens only what a [`Plan`](crate::Plan) needs, without side effects on the host such as new sockets. For a plan that is
@@ -43,11 +51,20 @@ impl Inputs {
     /// # Errors
     /// Those of [`open`](Self::open).
     pub fn look(config: &Config, kinds: &Kinds<'_>) -> Result<Self, Error> {
-        Self::open_for(config, kinds, true)
+        Self::open_for(config, kinds, (true, true))
     }
 
-    fn open_for(config: &Config, kinds: &Kinds<'_>, plan_only: bool) -> Result<Self, Error> {
+    /// Opens what a restored machine needs: the files to boot from only if the config has it restart after a reset.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_to_restore(config: &Config, kinds: &Kinds<'_>) -> Result<Self, Error> {
+        Self::open_for(config, kinds, (config.on_reboot == OnReboot::Restart, false))
+    }
+
+    fn open_for(config: &Config, kinds: &Kinds<'_>, (boots, plan_only): (bool, bool)) -> Result<Self, Error> {
         let files = match &config.boot {
+            _ if !boots => Files::None,
             Boot::Linux(linux) => {
                 let mut kernel = KernelFile::open(linux.kernel.as_path())?;
                 take(kernel.source())?;

@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use vmm_bus::{Bus, Output};
 use vmm_config::Config;
-use vmm_devices::{AcpiParts, LegacyEntry, PlannedDevice, PowerButton, Presence, SerialLine, Wiring};
+use vmm_devices::{
+    AcpiParts, DeviceState, LegacyEntry, PlannedDevice, PowerButton, Presence, SerialLine, Wiring,
+};
 use vmm_kvm::Vm;
 
 use crate::error::HostContext;
+use crate::plan_state::LegacyPlace;
 use crate::platform::{PCI_REGISTERS, RegisterConflict, check_registers};
+use crate::restored_plan::check_names;
 use crate::{Error, Kinds};
 
 /// A legacy device with its registers and its interrupt.
@@ -105,6 +109,23 @@ pub(crate) fn plan(
     Ok(devices)
 }
 
+/// The candidates that a snapshot has, at its places and in its order.
+pub(crate) fn restored(found: &[LegacyCandidate], saved: Vec<LegacyPlace>) -> Result<Vec<Device>, Error> {
+    // A machine without ACPI tables lacks some.
+    let listed = found.iter().filter(|candidate| {
+        candidate.planned.presence != Presence::WithAcpi
+            || saved.iter().any(|place| place.name == candidate.name)
+    });
+    let listed: Vec<_> = listed.map(|candidate| candidate.name.as_str()).collect();
+    check_names("devices", saved.iter().map(|place| place.name.as_str()), listed.into_iter())?;
+    let of = |place: LegacyPlace| {
+        let candidate = found.iter().find(|candidate| candidate.name == place.name)?;
+        let LegacyPlace { name, registers, gsi } = place;
+        Some(Device { name, registers, gsi, planned: candidate.planned.clone() })
+    };
+    Ok(saved.into_iter().filter_map(of).collect())
+}
+
 /// Why a device can't have its registers or its interrupt.
 enum Conflict {
     Registers(RegisterConflict),
@@ -152,6 +173,8 @@ pub(crate) struct LegacyHostEnds {
     pub(crate) serial: Arc<dyn SerialLine>,
     /// The power button, if a device has one.
     pub(crate) power_button: Option<Arc<dyn PowerButton>>,
+    /// What a snapshot contains of each device, in the order of the plan.
+    pub(crate) states: Vec<DeviceState>,
 }
 
 /// Creates the planned devices, puts them on the bus and connects their interrupts. They print to `printed`.
@@ -161,7 +184,7 @@ pub(crate) fn connect(
     bus: &Bus,
     printed: &Arc<Output>,
 ) -> Result<LegacyHostEnds, Error> {
-    let (mut serial, mut power_button) = (None, None);
+    let (mut serial, mut power_button, mut states) = (None, None, Vec::new());
     for device in devices {
         let mut wiring = Wiring::new(Arc::clone(printed));
         let built = device.planned.build(&mut wiring).context(device.planned.name)?;
@@ -171,9 +194,10 @@ pub(crate) fn connect(
         }
         serial = serial.or(built.serial);
         power_button = power_button.or(built.power_button);
+        states.push(built.state);
     }
     let serial = serial.ok_or(Error::NoSerialLine)?;
-    Ok(LegacyHostEnds { serial, power_button })
+    Ok(LegacyHostEnds { serial, power_button, states })
 }
 
 /// The ACPI descriptions of the devices that every machine with ACPI has.

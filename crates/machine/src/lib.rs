@@ -28,6 +28,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod about;
 mod affinity;
 mod build;
 mod build_error;
@@ -63,11 +64,15 @@ mod parallel;
 mod pause;
 mod picture;
 mod plan;
+mod plan_state;
 mod platform;
 mod ram;
 mod ranges;
+mod restored_plan;
+mod restoring;
 mod run_state;
 mod saved_memory;
+mod saving;
 mod signals;
 mod supervisor;
 mod supervisor_handles;
@@ -78,6 +83,7 @@ mod watch;
 mod watched;
 mod worker;
 
+pub use about::About;
 pub use affinity::Affinity;
 pub use console::OpenError;
 use device_log::DeviceLog;
@@ -96,6 +102,7 @@ pub use metrics::MetricsFile;
 pub use output_check::{OutputCheck, StreamsInUse, is_stderr_protected};
 pub use plan::Plan;
 pub use platform::{FirmwareTables, GuestPlan, HostCpuError, RegisterConflict};
+pub use restoring::Restore;
 pub use signals::outlive_file_limits;
 pub use supervisor::{Commander, Confine, Offloaded, Run, RunError, Service, Start, Supervisor, Timeouts};
 pub use virtio::{TransportPlan, VirtioPlan};

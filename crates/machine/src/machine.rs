@@ -8,18 +8,22 @@ use serde_json::Value;
 use tracing::debug;
 use vmm_bus::{Output, SystemEvent};
 use vmm_config::{Config, Expect, MachineState, MachineStatus, Status};
-use vmm_devices::PowerButton;
+use vmm_devices::{DeviceState, PowerButton};
 use vmm_kvm::{VcpuReport, Vm};
 use vmm_memory::GuestRam;
 use vmm_vcpu::{End, VcpuThreads};
 
+use crate::about::About;
 use crate::build_error::BuildError;
 use crate::console::Lines;
 use crate::delivery::{UndeliveredBytes, deliver_and_close};
 use crate::diagnostics::Observer;
 use crate::inputs::{Files, Inputs};
 use crate::job::Progress;
+use crate::open_host::OpenHost;
+use crate::plan_state::PlanState;
 use crate::run_state::RunState;
+use crate::saving::Saving;
 use crate::supervisor_handles::SupervisorHandles;
 use crate::virtio::{LastReport, VirtioDevices};
 use crate::{Ending, Error, Kinds, Plan, expect, metrics};
@@ -40,7 +44,15 @@ pub(crate) struct Machine {
     pub(crate) started: Instant,
     pub(crate) ram: GuestRam,
     pub(crate) expect: Option<Expect>,
-    pub(crate) _vm: Arc<Vm>,
+    pub(crate) vm: Arc<Vm>,
+    /// What a snapshot contains of the legacy devices, in the order of the plan.
+    pub(crate) legacy: Vec<DeviceState>,
+    /// The plan, as a snapshot has it.
+    pub(crate) plan: PlanState,
+    pub(crate) about: Arc<About>,
+    pub(crate) host: Arc<OpenHost>,
+    /// It was restored, and hasn't been started since: devices are at rest that drivers were using.
+    pub(crate) is_restored: bool,
 }
 
 impl Machine {
@@ -71,6 +83,7 @@ impl Machine {
             RunState::Running => MachineState::Running,
             RunState::Pausing { .. } => MachineState::Pausing,
             RunState::Paused => MachineState::Paused,
+            RunState::Saving { .. } => MachineState::Saving,
         };
         let machine = MachineStatus {
             vcpus: self.vcpus.count() as u32,
@@ -79,6 +92,23 @@ impl Machine {
             devices: self.virtio.listed().collect(),
         };
         Status { state, doing: None, machine: Some(machine) }
+    }
+
+    /// The parts of this machine, which is at rest, for the thread that saves them. It must not go on before they are dropped.
+    pub(crate) fn saving(&self) -> Saving {
+        let (virtio, pci) = self.virtio.transports();
+        Saving {
+            vm: Arc::clone(&self.vm),
+            vcpus: self.vcpus.state_readers(),
+            host: Arc::clone(&self.host),
+            legacy: self.legacy.clone(),
+            printed: Arc::clone(&self.printed),
+            virtio,
+            pci,
+            ram: self.ram.clone(),
+            plan: self.plan.clone(),
+            about: Arc::clone(&self.about),
+        }
     }
 
     /// Collects exited vCPU threads. Returns the machine's ending if one of them ended it.
@@ -109,9 +139,9 @@ impl Machine {
     /// Stops the devices, each on its own thread, so that hung storage doesn't prevent the other devices from flushing, and
     /// delivers their last data. The vCPUs must have ended. Returns log lines about lost data.
     pub(crate) fn close(self, progress: &Progress, reports: &Sender<LastReport>) -> Vec<String> {
-        let Self { virtio, vcpus, _vm, ram, .. } = self;
+        let Self { virtio, vcpus, vm, ram, .. } = self;
         // The vCPUs of a machine that was never started refer to its devices.
-        drop((vcpus, _vm, ram));
+        drop((vcpus, vm, ram));
         let closed = virtio.into_devices(progress, reports, |device| deliver_and_close(device, progress));
         closed.into_iter().flatten().flatten().collect()
     }
@@ -124,8 +154,8 @@ impl Machine {
         handles: SupervisorHandles,
         (progress, reports): (&Progress, &Sender<LastReport>),
     ) -> Result<(Self, Lines), BuildError> {
-        let Self { virtio, files, printed, vcpus, _vm, ram, .. } = self;
-        drop((vcpus, _vm, ram));
+        let Self { virtio, files, printed, vcpus, vm, ram, .. } = self;
+        drop((vcpus, vm, ram));
         let mut inputs = Inputs::kept(files, virtio.into_open(progress, reports));
         // The next machine continues the delivery, or the supervisor if there is none. The steps are for a restart that hangs.
         let undelivered = inputs.devices.iter_mut().filter_map(UndeliveredBytes::of);
@@ -135,7 +165,7 @@ impl Machine {
             Plan::new(config, &mut inputs)
         });
         match plan {
-            Ok(plan) => Self::build(plan, inputs, Some(printed), handles, progress),
+            Ok(plan) => Self::build(plan, (inputs, None), Some(printed), handles, progress),
             Err(error) => Err(BuildError { error, devices: inputs.devices }),
         }
     }

@@ -2,10 +2,11 @@
 
 use vmm_kvm::Kvm;
 use vmm_memory::Pagemap;
+use vmm_snapshot::SavedHost;
 
 use crate::Error;
 use crate::doctor::has_hardware_virtualization;
-use crate::platform::HostCpu;
+use crate::platform::{self, HostCpu};
 
 /// Opened and read once: a confined process can open and read nothing.
 #[derive(Debug)]
@@ -14,6 +15,10 @@ pub(crate) struct OpenHost {
     pub(crate) cpu: HostCpu,
     /// To save memory without touching all of it. `None` if /proc isn't mounted.
     pub(crate) pagemap: Option<Pagemap>,
+    /// The MSRs of a vCPU's state.
+    pub(crate) msrs: Vec<u32>,
+    /// The host as a snapshot describes it, without the frequency of the TSC.
+    pub(crate) described: SavedHost,
 }
 
 impl OpenHost {
@@ -23,6 +28,7 @@ impl OpenHost {
         let kvm = Kvm::open()?;
         // For the explanation of a crash.
         has_hardware_virtualization();
-        Ok(Self { kvm, cpu: HostCpu::read(), pagemap: Pagemap::open().ok() })
+        let (msrs, described) = (kvm.msr_indices()?, platform::describe_host(&kvm)?);
+        Ok(Self { kvm, cpu: HostCpu::read(), pagemap: Pagemap::open().ok(), msrs, described })
     }
 }

@@ -121,7 +121,7 @@ pub(crate) fn shown_len(len: u64) -> String {
 }
 
 /// The topology of `cpus`. The config has checked that no number is 0 and that the product is at most 4096.
-fn topology(cpus: &Cpus) -> Result<Topology, Error> {
+pub(crate) fn topology(cpus: &Cpus) -> Result<Topology, Error> {
     let [threads, cores, sockets] =
         [cpus.threads_per_core, cpus.cores_per_socket, cpus.sockets].map(|number| number.get());
     Topology::new(threads, cores, sockets).ok_or(Error::Topology)

@@ -11,6 +11,25 @@ pub(crate) enum RunState {
     Pausing {
         /// Resume as soon as they are done.
         resumes: bool,
+        /// Before that, the machine is saved.
+        saves: bool,
     },
     Paused,
+    /// Paused, while a snapshot is written.
+    Saving {
+        then: AfterSaving,
+        /// Others have been told that it is paused.
+        is_told: bool,
+    },
+}
+
+/// What a machine does when it has been saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterSaving {
+    /// It waits to be started, as before.
+    Waits,
+    /// It starts.
+    Starts,
+    StaysPaused,
+    Resumes,
 }

@@ -1,5 +1,4 @@
 //! Guest memory into and out of a snapshot's memory file.
-#![cfg_attr(not(test), expect(dead_code, reason = "machines aren't saved or restored yet"))]
 
 use std::fs::File;
 use std::sync::Arc;

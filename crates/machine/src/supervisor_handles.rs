@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vmm_bus::EventFd;
 
+use crate::about::About;
 use crate::open_host::OpenHost;
 use crate::{Diagnostics, Messages};
 
@@ -11,6 +12,7 @@ use crate::{Diagnostics, Messages};
 #[derive(Clone, Debug)]
 pub(crate) struct SupervisorHandles {
     pub(crate) host: Arc<OpenHost>,
+    pub(crate) about: Arc<About>,
     pub(crate) diagnostics: Diagnostics,
     /// The queue for trace lines.
     pub(crate) lines: Messages,

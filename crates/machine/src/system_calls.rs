@@ -37,6 +37,18 @@ pub(crate) const MAIN_CALLS: &[Allow] = &[
     Allow::when(libc::SYS_fcntl, 1, &[libc::F_OFD_GETLK as u32]),
 ];
 
+/// Writing a snapshot, besides KVM's: what memory is there, and the files.
+pub(crate) const SNAPSHOT_CALLS: &[Allow] = &[
+    Allow::call(libc::SYS_pread64),
+    Allow::call(libc::SYS_pwrite64),
+    Allow::call(libc::SYS_lseek),
+    Allow::call(libc::SYS_ftruncate),
+    Allow::call(libc::SYS_fsync),
+    Allow::call(libc::SYS_fstat),
+    Allow::call(libc::SYS_statx),
+    Allow::call(libc::SYS_getrandom),
+];
+
 /// Building a machine anew after a reset, besides KVM's: guest memory, the kernel, the vCPUs' processors.
 pub(crate) const BUILD_CALLS: &[Allow] = &[
     Allow::call(libc::SYS_memfd_create),

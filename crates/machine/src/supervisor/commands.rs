@@ -10,7 +10,7 @@ use super::Supervisor;
 use super::requests::{Commander, CompletionEvent, Pending};
 use crate::Ending;
 use crate::machine::Machine;
-use crate::run_state::RunState;
+use crate::run_state::{AfterSaving, RunState};
 
 /// Requests executed before the event loop has another turn.
 const REQUESTS_AT_ONCE: usize = 64;
@@ -39,8 +39,18 @@ impl Supervisor {
         activity: &str,
     ) -> Option<Ending> {
         for _ in 0..REQUESTS_AT_ONCE {
-            let Ok(queued) = self.requests.received.try_recv() else { return None };
-            match self.execute(queued.request.command.clone(), machine.as_deref_mut(), activity) {
+            let Ok(mut queued) = self.requests.received.try_recv() else { return None };
+            let executed = match (&queued.request.command, machine.as_deref_mut()) {
+                (Command::Snapshot(wanted), Some(machine)) => {
+                    let stops = wanted.stop;
+                    self.begin_snapshot(&mut queued.files, stops, machine)
+                        .map_or_else(Executed::Failed, |answers| {
+                            Executed::Pending(CompletionEvent::Saved(answers))
+                        })
+                }
+                (command, machine) => self.execute(command.clone(), machine, activity),
+            };
+            match executed {
                 Executed::Done(reply) => queued.answer(Answer::Result(reply)),
                 Executed::Failed(error) => queued.answer(Answer::Error(error)),
                 Executed::Pending(until) => self.requests.pending.push(Pending { queued, until }),
@@ -65,6 +75,7 @@ impl Supervisor {
         for Pending { queued, until } in std::mem::take(&mut self.requests.pending) {
             let answer = match &until {
                 CompletionEvent::StateReached => reached(&queued.request.command, machine.state),
+                CompletionEvent::Saved(answers) => answers.try_recv().ok(),
                 CompletionEvent::Device(answers) => match answers.try_recv() {
                     Ok(Ok(reply)) => Some(Ok(reply)),
                     Ok(Err(error)) => Some(Err(refused(&error))),
@@ -89,7 +100,7 @@ impl Supervisor {
         self.answer_completed(machine);
         for Pending { queued, until } in std::mem::take(&mut self.requests.pending) {
             let message = match until {
-                CompletionEvent::StateReached => "the machine has ended",
+                CompletionEvent::StateReached | CompletionEvent::Saved(_) => "the machine has ended",
                 CompletionEvent::Device(_) => {
                     "the machine has ended; the device may have carried out the command"
                 }
@@ -144,10 +155,16 @@ impl Supervisor {
                 ErrorCode::InvalidRequest,
                 "events are for the clients of a control socket",
             )),
+            // The files come with the request.
             Command::Snapshot(_) => Executed::Failed(CommandError::new(
                 ErrorCode::InvalidRequest,
-                "this monitor doesn't write snapshots",
+                "a snapshot needs the files that a request brings",
             )),
+            // The device would be saved half changed.
+            Command::UpdateDevice(_) if matches!(machine.state, RunState::Saving { .. }) => {
+                let message = "a snapshot is being written; try again";
+                Executed::Failed(CommandError::new(ErrorCode::Busy, message))
+            }
             Command::UpdateDevice(DeviceUpdate { id, fields }) => {
                 let fields = Value::Object(fields);
                 on_device(machine, &id, move |device, session| {
@@ -184,8 +201,16 @@ fn reached(command: &Command, state: RunState) -> Option<Result<Reply, CommandEr
         (Command::Pause, RunState::Configured | RunState::Paused) | (Command::Resume, RunState::Running) => {
             Some(Ok(Reply::Done))
         }
-        (Command::Pause, RunState::Pausing { resumes: false })
-        | (Command::Resume, RunState::Pausing { resumes: true }) => None,
+        (
+            Command::Pause,
+            RunState::Pausing { resumes: false, .. }
+            | RunState::Saving { then: AfterSaving::Waits | AfterSaving::StaysPaused, .. },
+        )
+        | (
+            Command::Resume,
+            RunState::Pausing { resumes: true, .. }
+            | RunState::Saving { then: AfterSaving::Starts | AfterSaving::Resumes, .. },
+        ) => None,
         _ => Some(Err(CommandError::new(ErrorCode::Superseded, "superseded by a later command"))),
     }
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use vmm_hostio::path_keeper::KEPT_CALLS;
-use vmm_kvm::VCPU_CALLS;
+use vmm_kvm::{SAVE_CALLS, VCPU_CALLS};
 use vmm_sandbox::{Allow, SPAWN, confine_thread};
 use vmm_virtio::DEVICE_CALLS;
 
@@ -14,7 +14,7 @@ use super::Supervisor;
 use super::offloaded::Offloaded;
 use crate::Error;
 use crate::error::HostContext;
-use crate::system_calls::{BUILD_CALLS, MAIN_CALLS, WRITER_CALLS};
+use crate::system_calls::{BUILD_CALLS, MAIN_CALLS, SNAPSHOT_CALLS, WRITER_CALLS};
 
 /// How long the kernel may take to remove a thread that has ended.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -52,9 +52,12 @@ impl Supervisor {
         lists: Vec<&'static [Allow]>,
         builds: bool,
     ) -> Result<Offloaded<()>, Error> {
-        let mut lists =
-            [&[VCPU_CALLS, MAIN_CALLS, WRITER_CALLS, KEPT_CALLS, SPAWN][..], &lists, &[DEVICE_CALLS]]
-                .concat();
+        let mut lists = [
+            &[VCPU_CALLS, SAVE_CALLS, MAIN_CALLS, SNAPSHOT_CALLS, WRITER_CALLS, KEPT_CALLS, SPAWN][..],
+            &lists,
+            &[DEVICE_CALLS],
+        ]
+        .concat();
         if builds {
             lists.extend([vmm_kvm::BUILD_CALLS, BUILD_CALLS]);
         }

@@ -10,7 +10,7 @@ use super::commands::Executed;
 use crate::console::Console;
 use crate::machine::Machine;
 use crate::message::{Key, Message};
-use crate::run_state::RunState;
+use crate::run_state::{AfterSaving, RunState};
 use crate::{Ending, Error, plan, signals};
 
 impl Supervisor {
@@ -107,7 +107,12 @@ fn key_command(key: Key, state: Option<RunState>) -> Command {
         (Key::PowerButton, _) => Command::PowerButton,
         (
             Key::Pause,
-            Some(RunState::Configured | RunState::Paused | RunState::Pausing { resumes: false }),
+            Some(
+                RunState::Configured
+                | RunState::Paused
+                | RunState::Pausing { resumes: false, .. }
+                | RunState::Saving { then: AfterSaving::Waits | AfterSaving::StaysPaused, .. },
+            ),
         ) => Command::Resume,
         (Key::Pause, _) => Command::Pause,
     }
@@ -143,8 +148,8 @@ mod tests {
     fn key_p_resumes_what_is_stopped_or_about_to_stop() {
         let command = |state| key_command(Key::Pause, state);
         assert_eq!(command(Some(RunState::Running)), Command::Pause);
-        assert_eq!(command(Some(RunState::Pausing { resumes: true })), Command::Pause);
-        assert_eq!(command(Some(RunState::Pausing { resumes: false })), Command::Resume);
+        assert_eq!(command(Some(RunState::Pausing { resumes: true, saves: false })), Command::Pause);
+        assert_eq!(command(Some(RunState::Pausing { resumes: false, saves: false })), Command::Resume);
         assert_eq!(command(Some(RunState::Paused)), Command::Resume);
         assert_eq!(command(Some(RunState::Configured)), Command::Resume);
         assert_eq!(command(None), Command::Pause);

@@ -23,6 +23,7 @@ mod patience;
 mod requests;
 mod run;
 mod running;
+mod snapshots;
 mod waiting;
 
 use std::io;
@@ -59,10 +60,13 @@ use crate::signals::Signals;
 use crate::supervisor_handles::SupervisorHandles;
 use crate::virtio;
 use crate::worker::Worker;
-use crate::{DeviceLog, Diagnostics, Ending, Error, Inputs, Kinds, Messages, MetricsFile, Plan};
+use crate::{
+    About, DeviceLog, Diagnostics, Ending, Error, Inputs, Kinds, Messages, MetricsFile, Plan, Restore,
+};
 use driver_hint::DriverHint;
 use last_reports::LastReports;
 use requests::Requests;
+use snapshots::Snapshotting;
 
 /// The default time for a guest to shut down: a third of what service managers allow before they kill (systemd: 90 s).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -101,6 +105,10 @@ pub struct Start {
     pub announcements: Option<Messages>,
     /// Told what happens to the machines.
     pub events: EventSink,
+    /// What a snapshot says of the program and the config.
+    pub about: About,
+    /// The snapshot with which the first machine begins, whose plan is `plan`.
+    pub restore: Option<Restore>,
     /// Other threads of the run, which are started when the process is confined.
     pub services: Vec<Service>,
     /// Don't start the first machine: a [`Command::Resume`](vmm_config::Command::Resume) starts it.
@@ -144,6 +152,7 @@ impl Start {
     pub fn new(config: Arc<Config>, kinds: Kinds<'static>) -> Result<Self, Error> {
         let mut inputs = Inputs::open(&config, &kinds)?;
         let plan = Plan::new(&config, &mut inputs)?;
+        let about = About::new(&config, std::env::current_dir().unwrap_or_default());
         Ok(Self {
             config,
             kinds,
@@ -153,6 +162,8 @@ impl Start {
             metrics: None,
             announcements: None,
             events: EventSink::default(),
+            about,
+            restore: None,
             services: Vec::new(),
             paused: false,
             restarted: |_| {},
@@ -185,6 +196,8 @@ pub struct Supervisor {
     /// An end that was requested while a machine was stopping. It overrides a restart.
     requested_ending: Option<Ending>,
     requests: Requests,
+    /// A snapshot that was requested and isn't written yet.
+    snapshot: Option<Snapshotting>,
     /// The jobs' thread.
     worker: Worker,
     /// Written when a job is done.
@@ -248,6 +261,7 @@ impl Supervisor {
             shutting_down: false,
             requested_ending: None,
             requests: Requests::new(requested),
+            snapshot: None,
             worker,
             job_done,
             vcpu_ended,
@@ -354,6 +368,8 @@ impl Supervisor {
             metrics,
             announcements,
             events,
+            about,
+            restore,
             services,
             confine,
             ..
@@ -393,13 +409,14 @@ impl Supervisor {
         services.into_iter().try_for_each(|service| (service.start)()).context("thread of a service")?;
         let mut handles = SupervisorHandles {
             host: Arc::new(host),
+            about: Arc::new(about),
             diagnostics,
             lines,
             is_raw_terminal: false,
             vcpu_ended: Arc::clone(&self.vcpu_ended),
             news: Arc::clone(&self.news),
         };
-        let machine = match self.first_machine(plan, inputs, targets, &mut handles)? {
+        let machine = match self.first_machine(plan, (inputs, restore), targets, &mut handles)? {
             Offloaded::Done(machine) => machine,
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
         };
@@ -433,7 +450,7 @@ impl Supervisor {
     fn first_machine(
         &mut self,
         plan: Plan,
-        inputs: Inputs,
+        (inputs, restore): (Inputs, Option<Restore>),
         targets: OpenTargets,
         handles: &mut SupervisorHandles,
     ) -> Result<Offloaded<Machine>, Error> {
@@ -441,7 +458,7 @@ impl Supervisor {
         let build = move |progress: &Progress| {
             theirs.is_raw_terminal = plan.is_on_stdio() && io::IsTerminal::is_terminal(&io::stdin());
             let is_raw_terminal = theirs.is_raw_terminal;
-            let built = Machine::build(plan, inputs, None, theirs, progress);
+            let built = Machine::build(plan, (inputs, restore), None, theirs, progress);
             // No guest has used the devices, which are dropped on this thread.
             built.map(|built| (built, is_raw_terminal)).map_err(|failed| failed.error)
         };

@@ -9,6 +9,8 @@ use vmm_bus::EventFd;
 use vmm_config::{Answer, Reply, Request, Response};
 use vmm_virtio::DeviceError;
 
+use super::snapshots::SaveAnswer;
+
 /// Sends commands to a [`Supervisor`](crate::Supervisor) from any thread. Clones send to the same one.
 #[derive(Clone, Debug)]
 pub struct Commander {
@@ -50,6 +52,8 @@ pub(super) struct Pending {
 pub(super) enum CompletionEvent {
     /// The machine is paused, or is running again.
     StateReached,
+    /// The snapshot is written, or can't be.
+    Saved(Receiver<SaveAnswer>),
     /// The device's thread has sent its answer.
     Device(Receiver<Result<Reply, DeviceError>>),
 }

@@ -35,6 +35,7 @@ impl Supervisor {
             self.notify_terminal("not started; Ctrl-A p starts the guest");
         }
         let ending = self.wait_for_ending(&mut machine);
+        let is_ours = self.give_up_snapshot();
         self.give_up_pending(&machine);
         let mut vcpus = std::mem::take(&mut machine.vcpus);
         let stopped = self.finish("stopping the guest", move |progress| {
@@ -53,7 +54,7 @@ impl Supervisor {
         {
             info!("the machine has ended: {ending}");
         }
-        if stopped.is_none() {
+        if stopped.is_none() || !is_ours {
             let losses = self.leave(machine);
             return match ending {
                 Ok(ending) => Ok(StoppedMachine { run: Run { ending, exits, losses }, machine: None }),
@@ -106,6 +107,7 @@ impl Supervisor {
                 // A vCPU that is held by its write of a device reset checks whether it is done.
                 machine.vcpus.wake();
                 machine.finish_pause(|change| self.report_change(change));
+                self.continue_snapshot(machine);
                 self.answer_completed(machine);
             }
             Message::Metrics => self.write_metrics(machine),
@@ -129,7 +131,8 @@ impl Supervisor {
             }
             Message::RequestsPending => return Ok(self.execute_requests(Some(machine), "")),
             Message::DriverDue => self.driver_hint.give(machine),
-            Message::JobDone | Message::OutputClosed | Message::ShutdownTimedOut => {}
+            Message::JobDone => return Ok(self.finish_snapshot(machine)),
+            Message::OutputClosed | Message::ShutdownTimedOut => {}
         }
         Ok(ending_of(message))
     }

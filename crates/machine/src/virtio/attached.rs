@@ -5,7 +5,10 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use vmm_config::ListedDevice;
 use vmm_pci::RootBus;
-use vmm_virtio::{Control, Counters, HostEnd, MmioTransport, Notices, PciTransport, Session, VirtioDevice};
+use vmm_snapshot::{StateFile, StateWriter};
+use vmm_virtio::{
+    Control, Counters, HostEnd, MmioTransport, Notices, PciTransport, SaveError, Session, VirtioDevice,
+};
 
 use super::OpenDevice;
 use super::file_memory::{self, MappedFile};
@@ -40,9 +43,9 @@ pub(super) struct AttachedDevice {
     pub(super) console_end: Option<HostEnd>,
 }
 
-/// The device's registers. The other reference is on a bus.
-#[derive(Debug)]
-pub(super) enum Transport {
+/// The device's registers. Another reference is on a bus, and one may be with a thread that saves the machine.
+#[derive(Clone, Debug)]
+pub(crate) enum Transport {
     Mmio(Arc<MmioTransport>),
     Pci(Arc<PciTransport>),
 }
@@ -53,6 +56,24 @@ impl Transport {
             Self::Mmio(transport) => transport.control(),
             Self::Pci(transport) => transport.control(),
         }
+    }
+
+    /// Adds the state of the device, which is at rest. Waits for its thread, which may flush files.
+    pub(crate) fn save_to(&self, state: &mut StateWriter, instance: u32) -> Result<(), SaveError> {
+        match self {
+            Self::Mmio(transport) => state.add(instance, &transport.save()?),
+            Self::Pci(transport) => state.add(instance, &transport.save()?),
+        };
+        Ok(())
+    }
+
+    /// Takes the state of a device that no driver has touched. It is then at rest.
+    pub(crate) fn load_from(&self, state: &mut StateFile, instance: u32) -> Result<(), Error> {
+        match self {
+            Self::Mmio(transport) => transport.load(&state.take(instance)?)?,
+            Self::Pci(transport) => transport.load(&state.take(instance)?)?,
+        }
+        Ok(())
     }
 
     /// Stops the device's thread. `None` if that has panicked, or if the registers are still on a bus.
@@ -145,6 +166,31 @@ impl VirtioDevices {
     /// Resumes all devices, which must be at rest.
     pub(crate) fn resume(&self) {
         self.devices.iter().for_each(|device| device.transport.control().resume());
+    }
+
+    /// The devices' registers, in the order of the config, and the bus of those on PCI.
+    pub(crate) fn transports(&self) -> (Vec<Transport>, Option<Arc<RootBus>>) {
+        (self.devices.iter().map(|device| device.transport.clone()).collect(), self.pci.clone())
+    }
+
+    /// Loads the devices and their bus, which no driver has touched. Afterwards they are at rest.
+    ///
+    /// # Errors
+    /// A section is missing, or a device can't have its state.
+    pub(crate) fn load(&self, state: &mut StateFile) -> Result<(), Error> {
+        for (index, device) in (0..).zip(&self.devices) {
+            device.transport.load_from(state, index)?;
+        }
+        // After its functions, whose registers say what they may decode.
+        if let Some(bus) = &self.pci {
+            bus.load(&state.take(0)?)?;
+        }
+        Ok(())
+    }
+
+    /// Raises each interrupt and notifies each queue once more, after a restore has [resumed](Self::resume) the devices.
+    pub(crate) fn rouse(&self) {
+        self.devices.iter().for_each(|device| device.transport.control().rouse());
     }
 
     /// Logs the devices' faults and log lines, within the limits of `log`.

@@ -8,9 +8,9 @@ mod open;
 mod pci;
 mod plan;
 
-pub(crate) use attached::{LastReport, VirtioDevices, stopping};
+pub(crate) use attached::{LastReport, Transport, VirtioDevices, stopping};
 pub(crate) use connect::GuestSide;
 pub(crate) use open::{OpenDevice, check_kept, consoles, open};
 pub(crate) use pci::ecam;
-pub(crate) use plan::{KernelHints, acpi, check_without_mp_table, has_pci, kernel_hints, plan};
+pub(crate) use plan::{KernelHints, acpi, check_without_mp_table, has_pci, kernel_hints, plan, restored};
 pub use plan::{TransportPlan, VirtioPlan};

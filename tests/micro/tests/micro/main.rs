@@ -35,6 +35,7 @@ mod pmem;
 mod sandbox;
 mod serial;
 mod smp;
+mod snapshot;
 mod state;
 mod status;
 mod step;
@@ -60,6 +61,7 @@ fn tests() -> Vec<Trial> {
         pmem::tests(),
         commands::tests(),
         control::tests(),
+        snapshot::tests(),
         own_device::tests(),
         crash::tests(),
         delivery::tests(),

@@ -28,6 +28,8 @@ pub enum GuestPlan {
     Linux(BootPlan),
     /// A flat image.
     Flat(FlatPlan),
+    /// Nothing is loaded: memory and registers are those of a snapshot. A range of RAM may be mapped a second time.
+    Restored(Option<Alias>),
 }
 
 impl GuestPlan {
@@ -50,6 +52,7 @@ impl GuestPlan {
     /// Loads everything into `ram`.
     pub(crate) fn load(&self, ram: &GuestRam, inputs: &mut Inputs) -> Result<(), Error> {
         match (self, &mut inputs.files) {
+            (Self::Restored(_), _) => Ok(()),
             (Self::Linux(plan), Files::Linux { kernel, initrd }) => {
                 plan.load(ram.memory(), kernel, initrd.as_mut()).map_err(Error::Load)
             }
@@ -80,6 +83,7 @@ impl GuestPlan {
         match self {
             Self::Linux(plan) => plan.placements(),
             Self::Flat(plan) => plan.placements(),
+            Self::Restored(_) => Vec::new(),
         }
     }
 
@@ -95,6 +99,7 @@ impl GuestPlan {
         match self {
             Self::Linux(_) => None,
             Self::Flat(plan) => plan.alias(),
+            Self::Restored(alias) => alias.clone(),
         }
     }
 
@@ -106,6 +111,7 @@ impl GuestPlan {
                 plan.entry().apply_to(sregs);
             }
             Self::Flat(plan) => plan.start().apply_to(regs, sregs),
+            Self::Restored(_) => {}
         }
     }
 }
@@ -115,6 +121,7 @@ impl fmt::Display for GuestPlan {
         match self {
             Self::Linux(plan) => plan.fmt(f),
             Self::Flat(plan) => plan.fmt(f),
+            Self::Restored(_) => writeln!(f, "boot: from a snapshot"),
         }
     }
 }

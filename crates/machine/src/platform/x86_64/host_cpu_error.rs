@@ -1,6 +1,6 @@
 //! Errors about the host's processors and their support in KVM.
 
-use vmm_arch::cpuid::MissingFeatures;
+use vmm_arch::cpuid::{Missing, MissingFeatures};
 use vmm_arch::topology::Topology;
 
 /// A property of the guest's processors that the host doesn't support.
@@ -25,6 +25,9 @@ pub enum HostCpuError {
         first = .0.names.first().copied().unwrap_or_default()
     )]
     Features(MissingFeatures),
+    /// The host lacks what the guest of a snapshot was told that its processor has.
+    #[error("this host's KVM lacks {}, which the guest of the snapshot may use{}", shown(.0), remedy(.0))]
+    Restore(Vec<Missing>),
     /// The host's KVM doesn't support the processor mode that the guest starts in.
     #[error(
         "this host's KVM doesn't support the mode that the guest starts in: {register} was set to {requested:#x} but is \
@@ -45,7 +48,27 @@ impl HostCpuError {
     pub fn field(&self) -> Option<&'static str> {
         match self {
             Self::Features(_) => Some("cpus.features"),
-            Self::ApicIds { .. } | Self::Mode { .. } => None,
+            Self::ApicIds { .. } | Self::Restore(_) | Self::Mode { .. } => None,
         }
+    }
+}
+
+fn shown(missing: &[Missing]) -> String {
+    missing.iter().map(Missing::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The `cpus.features` with which the snapshot could have been restored here.
+fn remedy(missing: &[Missing]) -> String {
+    let names = missing.iter().filter_map(|missing| match missing {
+        Missing::Feature(name) => Some(format!("\"-{name}\"")),
+        _ => None,
+    });
+    let names: Vec<_> = names.collect();
+    match names[..] {
+        [] => "; restore it on another host".to_owned(),
+        _ => format!(
+            "; restore it on another host, or take it from a machine with \"cpus\": {{\"features\": [\"host\", {}]}} or a baseline",
+            names.join(", ")
+        ),
     }
 }

@@ -37,6 +37,32 @@ pub(crate) fn create_vcpus(
         .collect()
 }
 
+/// Creates all vCPUs as KVM has them, for states of a snapshot.
+pub(crate) fn bare_vcpus(plan: &Plan, vm: &Vm) -> Result<Vec<KvmVcpu>, Error> {
+    let place = |index| Place { index, topology: plan.topology };
+    Ok((0..plan.topology.count())
+        .map(|index| vm.create_vcpu(place(index).apic_id()))
+        .collect::<Result<_, _>>()?)
+}
+
+/// Checks that this host's processor has everything that the guests of `states` were told of.
+pub(crate) fn check_cpu(
+    plan: &Plan,
+    (kvm, HostCpu { brand }): (&Kvm, HostCpu),
+    states: &[VcpuState],
+) -> Result<(), Error> {
+    let supported = kvm.supported_cpuid()?;
+    for (index, state) in (0..).zip(states) {
+        let place = Place { index, topology: plan.topology };
+        let host = cpuid::Host { tsc_deadline: kvm.has_tsc_deadline(), tsc_khz: state.tsc_khz, brand };
+        let missing = cpuid::missing(&state.cpuid, &cpuid::policy(&supported, place, host));
+        if !missing.is_empty() {
+            return Err(HostCpuError::Restore(missing).into());
+        }
+    }
+    Ok(())
+}
+
 /// Changes the state of a new vCPU to its initial one. The first vCPU starts at the guest's entry; the others wait for INIT and
 /// SIPI, as KVM creates them.
 fn prepare_start(state: &mut VcpuState, plan: &Plan, place: Place) {

@@ -1,0 +1,183 @@
+//! The plan of a machine in a snapshot: a restore plans nothing anew, whatever a later version would place where.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use vmm_snapshot::{FieldReader, FieldWriter, State, StateError};
+
+use crate::{Plan, TransportPlan, VirtioPlan};
+
+/// The most ranges of RAM: two, and as many again for layouts to come.
+const MAX_RANGES: usize = 64;
+/// The most legacy devices. They share 65,536 ports.
+const MAX_LEGACY: usize = 1024;
+/// The most virtio devices: more than interrupts or slots.
+const MAX_VIRTIO: usize = 1024;
+/// The most queues of a device (virtio 1.2 §2.6: an index has 16 bits).
+const MAX_QUEUES: usize = 65_536;
+const MAX_NAME_LEN: usize = 4096;
+
+/// The places of everything that a guest has seen, and the directory of the config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PlanState {
+    /// Where relative paths in the config of the manifest start.
+    pub(crate) directory: PathBuf,
+    /// [`Plan::ram`].
+    pub(crate) ram: Vec<Range<u64>>,
+    /// RAM that is mapped a second time, and where.
+    pub(crate) alias: Option<(Range<u64>, u64)>,
+    /// Threads per core, cores per socket and sockets.
+    pub(crate) topology: [u16; 3],
+    /// [`Plan::irqchip`].
+    pub(crate) irqchip: bool,
+    /// The legacy devices, in the order of their sections.
+    pub(crate) legacy: Vec<LegacyPlace>,
+    /// The virtio devices, in the order of their sections.
+    pub(crate) virtio: Vec<VirtioPlace>,
+}
+
+/// The registers and the interrupt of a legacy device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LegacyPlace {
+    /// Its name in the plan.
+    pub(crate) name: String,
+    pub(crate) registers: Range<u64>,
+    pub(crate) gsi: Option<u32>,
+}
+
+/// The registers, interrupts and queues of a virtio device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VirtioPlace {
+    pub(crate) id: String,
+    pub(crate) kind: String,
+    pub(crate) transport: TransportPlan,
+    pub(crate) queues: Vec<u16>,
+    pub(crate) memory: Option<Range<u64>>,
+}
+
+impl PlanState {
+    /// The state of `plan`, whose config has relative paths that start at `directory`.
+    pub(crate) fn of(plan: &Plan, directory: PathBuf) -> Self {
+        let legacy = plan.devices.iter().map(|device| LegacyPlace {
+            name: device.name.clone(),
+            registers: device.registers.clone(),
+            gsi: device.gsi,
+        });
+        let virtio = plan.virtio.iter().map(|device| {
+            let VirtioPlan { id, kind, transport, queues, memory, console: _ } = device;
+            VirtioPlace {
+                id: id.clone(),
+                kind: (*kind).to_owned(),
+                transport: transport.clone(),
+                queues: queues.clone(),
+                memory: memory.clone(),
+            }
+        });
+        let topology = plan.topology;
+        let of = |number: u32| number as u16;
+        Self {
+            directory,
+            ram: plan.ram.clone(),
+            alias: plan.boot.alias().map(|alias| (alias.source, alias.gpa)),
+            topology: [
+                of(topology.per_core()),
+                of(topology.per_socket() / topology.per_core()),
+                of(topology.sockets()),
+            ],
+            irqchip: plan.irqchip,
+            legacy: legacy.collect(),
+            virtio: virtio.collect(),
+        }
+    }
+}
+
+impl State for PlanState {
+    const KIND: &'static str = "machine.plan";
+    const VERSION: u16 = 1;
+
+    fn save(&self, fields: &mut FieldWriter) {
+        let Self { directory, ram, alias, topology, irqchip, legacy, virtio } = self;
+        fields.text(&directory.to_string_lossy());
+        fields.list(ram, put_range);
+        fields.option(alias.as_ref(), |fields, (source, gpa)| {
+            put_range(fields, source);
+            fields.u64(*gpa);
+        });
+        topology.iter().for_each(|count| fields.u16(*count));
+        fields.bool(*irqchip);
+        fields.list(legacy, |fields, LegacyPlace { name, registers, gsi }| {
+            fields.text(name);
+            put_range(fields, registers);
+            fields.option(*gsi, FieldWriter::u32);
+        });
+        fields.list(virtio, |fields, VirtioPlace { id, kind, transport, queues, memory }| {
+            fields.text(id);
+            fields.text(kind);
+            match transport {
+                TransportPlan::Mmio { registers, gsi } => {
+                    fields.bool(false);
+                    put_range(fields, registers);
+                    fields.u32(*gsi);
+                }
+                TransportPlan::Pci { slot, bar } => {
+                    fields.bool(true);
+                    fields.u8(*slot);
+                    put_range(fields, bar);
+                }
+            }
+            fields.list(queues, |fields, size| fields.u16(*size));
+            fields.option(memory.as_ref(), put_range);
+        });
+    }
+
+    fn load(_version: u16, fields: &mut FieldReader<'_>) -> Result<Self, StateError> {
+        Ok(Self {
+            directory: fields.text("directory", MAX_NAME_LEN)?.into(),
+            ram: fields.list("ram", MAX_RANGES, |fields| take_range(fields, "range"))?,
+            alias: fields
+                .option("alias", |fields| Ok((take_range(fields, "source")?, fields.u64("address")?)))?,
+            topology: [
+                fields.u16("threads_per_core")?,
+                fields.u16("cores_per_socket")?,
+                fields.u16("sockets")?,
+            ],
+            irqchip: fields.bool("irqchip")?,
+            legacy: fields.list("legacy", MAX_LEGACY, |fields| {
+                Ok(LegacyPlace {
+                    name: fields.text("name", MAX_NAME_LEN)?.to_owned(),
+                    registers: take_range(fields, "registers")?,
+                    gsi: fields.option("gsi", |fields| fields.u32("value"))?,
+                })
+            })?,
+            virtio: fields.list("virtio", MAX_VIRTIO, |fields| {
+                Ok(VirtioPlace {
+                    id: fields.text("id", MAX_NAME_LEN)?.to_owned(),
+                    kind: fields.text("kind", MAX_NAME_LEN)?.to_owned(),
+                    transport: take_transport(fields)?,
+                    queues: fields.list("queues", MAX_QUEUES, |fields| fields.u16("size"))?,
+                    memory: fields.option("memory", |fields| take_range(fields, "range"))?,
+                })
+            })?,
+        })
+    }
+}
+
+fn take_transport(fields: &mut FieldReader<'_>) -> Result<TransportPlan, StateError> {
+    Ok(match fields.bool("is_pci")? {
+        false => TransportPlan::Mmio { registers: take_range(fields, "registers")?, gsi: fields.u32("gsi")? },
+        true => TransportPlan::Pci { slot: fields.u8("slot")?, bar: take_range(fields, "bar")? },
+    })
+}
+
+fn put_range(fields: &mut FieldWriter, range: &Range<u64>) {
+    fields.u64(range.start);
+    fields.u64(range.end);
+}
+
+fn take_range(fields: &mut FieldReader<'_>, name: &str) -> Result<Range<u64>, StateError> {
+    let range = fields.u64(name)?..fields.u64(name)?;
+    if range.is_empty() {
+        return Err(StateError::new(name, format!("{:#x}..{:#x} is empty", range.start, range.end)));
+    }
+    Ok(range)
+}

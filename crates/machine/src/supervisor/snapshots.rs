@@ -1,0 +1,102 @@
+//! Has a machine saved, on the jobs' thread: the event loop goes on, and answers requests about the machine.
+
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use vmm_config::{CommandError, ErrorCode, Reply};
+
+use super::Supervisor;
+use super::patience::END_PATIENCE;
+use crate::Ending;
+use crate::job::{Job, Progress};
+use crate::machine::Machine;
+use crate::run_state::RunState;
+use crate::saving::SaveError;
+
+/// The answer to a request for a snapshot.
+pub(super) type SaveAnswer = Result<Reply, CommandError>;
+
+/// A snapshot that was requested.
+#[derive(Debug)]
+pub(super) struct Snapshotting {
+    answer: Sender<SaveAnswer>,
+    /// End the machine when it is saved.
+    stops: bool,
+    /// Until the machine is at rest.
+    files: Vec<OwnedFd>,
+    /// From then on.
+    job: Option<Job<Result<(), SaveError>>>,
+}
+
+impl Supervisor {
+    /// Has the machine saved to `files`, which are those of state and memory, as soon as it is at rest. Returns what receives the
+    /// answer. If it fails, the files are left: closing them may wait for storage.
+    pub(super) fn begin_snapshot(
+        &mut self,
+        files: &mut Vec<OwnedFd>,
+        stops: bool,
+        machine: &mut Machine,
+    ) -> Result<Receiver<SaveAnswer>, CommandError> {
+        if self.snapshot.is_some() {
+            return Err(CommandError::new(ErrorCode::Busy, "another snapshot is being written; try again"));
+        }
+        if files.len() != 2 {
+            let message = format!("a snapshot needs two files, for state and memory, not {}", files.len());
+            return Err(CommandError::new(ErrorCode::InvalidRequest, message));
+        }
+        machine.begin_saving(|change| self.report_change(change))?;
+        let (answer, answers) = channel();
+        self.snapshot = Some(Snapshotting { answer, stops, files: std::mem::take(files), job: None });
+        self.continue_snapshot(machine);
+        Ok(answers)
+    }
+
+    /// Starts to write the snapshot that was requested, if the machine is at rest now.
+    pub(super) fn continue_snapshot(&mut self, machine: &Machine) {
+        if !matches!(machine.state, RunState::Saving { .. }) {
+            return;
+        }
+        let Some(snapshot) = self.snapshot.as_mut().filter(|snapshot| snapshot.job.is_none()) else { return };
+        let files = std::mem::take(&mut snapshot.files);
+        let saving = machine.saving();
+        let job =
+            self.start_job("saving the machine", move |progress: &Progress| saving.write(files, progress));
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.job = Some(job);
+        }
+    }
+
+    /// If the snapshot is written, or can't be, answers the request. The machine then goes on, or ends.
+    pub(super) fn finish_snapshot(&mut self, machine: &mut Machine) -> Option<Ending> {
+        let written = self.snapshot.as_mut()?.job.as_mut()?.take()?;
+        let Snapshotting { answer, stops, .. } = self.snapshot.take()?;
+        let saved = match written {
+            Ok(Ok(())) => Ok(Reply::Done),
+            Ok(Err(error)) => {
+                let code =
+                    if error.is_refusal() { ErrorCode::NotSaveable } else { ErrorCode::SnapshotFailed };
+                Err(CommandError::new(code, error.to_string()))
+            }
+            Err(_) => {
+                let message = "the thread that saves has panicked, which is a bug in the monitor";
+                Err(CommandError::new(ErrorCode::SnapshotFailed, message))
+            }
+        };
+        let ends = stops && saved.is_ok();
+        // The request was answered already if the machine has ended.
+        let _ = answer.send(saved);
+        if ends {
+            return Some(Ending::Saved);
+        }
+        machine.end_saving(|change| self.report_change(change));
+        self.answer_completed(machine);
+        None
+    }
+
+    /// Gives up a snapshot of a machine that ends. Returns whether nothing refers to the machine any more.
+    pub(super) fn give_up_snapshot(&mut self) -> bool {
+        let Some(Snapshotting { job: Some(mut job), .. }) = self.snapshot.take() else { return true };
+        job.progress().cancel();
+        matches!(self.finish_job(&mut job, END_PATIENCE), Ok(Some(_)))
+    }
+}

@@ -1,0 +1,257 @@
+//! Snapshots of the program: taken by `ctl snapshot`, continued by `restore`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use driver::{DEADLINE, Monitor, Stdin, guests, monitor_program};
+use harness::trials;
+use libtest_mimic::Trial;
+use serde_json::{Value, from_slice, json};
+use tempfile::TempDir;
+
+use crate::common::BAD_CONFIG;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        snapshot_of_a_running_machine_is_continued_and_the_machine_goes_on,
+        snapshot_of_a_paused_machine_leaves_it_paused,
+        snapshot_of_a_machine_that_waits_for_its_start_begins_there,
+        snapshot_with_stop_ends_the_machine,
+        snapshot_of_a_restored_machine_names_its_parent,
+        snapshot_with_several_processors_is_continued,
+        snapshot_of_a_flat_guest_with_interrupts_is_continued,
+        snapshot_that_is_damaged_starts_nothing,
+        snapshot_of_other_devices_or_memory_is_refused_by_field,
+        snapshot_into_something_that_exists_leaves_the_machine_running,
+    ]
+}
+
+/// A machine with a control socket, and the directory of its files.
+struct Machine {
+    monitor: Monitor,
+    dir: TempDir,
+}
+
+impl Machine {
+    /// A guest that echoes its input.
+    fn echoing(fields: Value, args: &[&str]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let mut config = json!({
+            "boot": {"kernel": guests::path("echo")}, "memory": {"size": "32M"}, "control": "vm.sock",
+            "devices": [{"type": "rng", "id": "dice"}, {"type": "balloon"}]
+        });
+        for (name, value) in fields.as_object().unwrap() {
+            config[name] = value.clone();
+        }
+        let path = dir.path().join("vm.json");
+        fs::write(&path, config.to_string()).unwrap();
+        let monitor =
+            Monitor::command(["--config", path.to_str().unwrap()]).args(args).stdin(Stdin::Pipe).start();
+        Self { monitor, dir }
+    }
+
+    fn ready(fields: Value) -> Self {
+        let mut machine = Self::echoing(fields, &[]);
+        machine.monitor.expect("ready\n", DEADLINE);
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn ctl(&self, words: &[&str]) -> Output {
+        let socket = self.path("vm.sock");
+        Command::new(monitor_program()).arg("ctl").arg(socket).args(words).output().unwrap()
+    }
+
+    /// Takes a snapshot called `name`, and returns its path.
+    #[track_caller]
+    fn save(&self, name: &str, options: &[&str]) -> PathBuf {
+        let path = self.path(name);
+        let output = self.ctl(&[&["snapshot", path.to_str().unwrap()][..], options].concat());
+        assert!(output.status.success(), "{output:?}");
+        path
+    }
+
+    fn state(&self) -> Value {
+        from_slice::<Value>(&self.ctl(&["status"]).stdout).unwrap()["state"].clone()
+    }
+
+    #[track_caller]
+    fn echoes(&mut self, text: &str) {
+        self.monitor.send(text.as_bytes());
+        self.monitor.expect(text, DEADLINE);
+    }
+
+    fn quit(mut self) {
+        assert!(self.ctl(&["quit"]).status.success());
+        self.monitor.expect_code(0, DEADLINE);
+    }
+}
+
+/// The machine of a snapshot, with a control socket of its own in a new directory.
+fn restored(snapshot: &Path, options: &[&str]) -> Machine {
+    let dir = TempDir::new().unwrap();
+    let socket = dir.path().join("vm.sock");
+    let args = ["restore", snapshot.to_str().unwrap(), "--control", socket.to_str().unwrap()];
+    let monitor = Monitor::command(args).args(options).stdin(Stdin::Pipe).start();
+    Machine { monitor, dir }
+}
+
+/// Asserts that no machine is started from this snapshot, and returns the message.
+#[track_caller]
+fn refusal(snapshot: &Path, options: &[&str]) -> String {
+    let mut monitor = Monitor::command(["restore", snapshot.to_str().unwrap()]).args(options).start();
+    monitor.expect_code(BAD_CONFIG, DEADLINE);
+    assert_eq!(monitor.stdout(), b"");
+    monitor.stderr()
+}
+
+fn manifest(snapshot: &Path) -> Value {
+    from_slice(&fs::read(snapshot.join("manifest.json")).unwrap()).unwrap()
+}
+
+fn snapshot_of_a_running_machine_is_continued_and_the_machine_goes_on() {
+    let mut machine = Machine::ready(json!({}));
+    machine.echoes("before");
+    let snapshot = machine.save("snap", &[]);
+    machine.echoes("the machine itself");
+    assert_eq!(machine.state(), "running");
+    // At the same time as the first, with either sort of memory.
+    for options in [&[][..], &["--memory", "copy"]] {
+        let mut copy = restored(&snapshot, options);
+        copy.echoes("its copy");
+        assert_eq!(copy.state(), "running");
+        copy.quit();
+    }
+    machine.echoes("still");
+    machine.quit();
+}
+
+fn snapshot_of_a_paused_machine_leaves_it_paused() {
+    let mut machine = Machine::ready(json!({}));
+    assert!(machine.ctl(&["pause"]).status.success());
+    let snapshot = machine.save("snap", &[]);
+    assert_eq!(machine.state(), "paused");
+    machine.monitor.send(b"x");
+    machine.monitor.expect_quiet(Duration::from_millis(100));
+    restored(&snapshot, &[]).echoes("runs at once");
+    let mut waiting = restored(&snapshot, &["--paused"]);
+    while waiting.ctl(&["status"]).stdout.is_empty() {}
+    assert_eq!(waiting.state(), "configured");
+    assert!(waiting.ctl(&["resume"]).status.success());
+    waiting.echoes("y");
+    assert!(machine.ctl(&["resume"]).status.success());
+    machine.monitor.expect("x", DEADLINE);
+}
+
+fn snapshot_of_a_machine_that_waits_for_its_start_begins_there() {
+    let machine = Machine::echoing(json!({}), &["--paused"]);
+    while machine.ctl(&["status"]).stdout.is_empty() {}
+    let snapshot = machine.save("snap", &[]);
+    assert_eq!(machine.state(), "configured");
+    let mut copy = restored(&snapshot, &[]);
+    copy.monitor.expect("ready\n", DEADLINE);
+    copy.echoes("begun");
+}
+
+fn snapshot_with_stop_ends_the_machine() {
+    let mut machine = Machine::ready(json!({}));
+    let snapshot = machine.save("snap", &["--stop"]);
+    machine.monitor.expect_code(0, DEADLINE);
+    assert_eq!(machine.monitor.stderr(), "");
+    restored(&snapshot, &[]).echoes("goes on");
+}
+
+fn snapshot_of_a_restored_machine_names_its_parent() {
+    let machine = Machine::ready(json!({}));
+    let first = machine.save("first", &["--stop"]);
+    let mut machine = restored(&first, &[]);
+    machine.echoes("between");
+    let second = machine.save("second", &[]);
+    machine.echoes("after");
+    assert_eq!(manifest(&second)["parent"], manifest(&first)["id"]);
+    assert_ne!(manifest(&second)["id"], manifest(&first)["id"]);
+    restored(&second, &[]).echoes("third");
+}
+
+fn snapshot_with_several_processors_is_continued() {
+    let mut machine = Machine::ready(json!({"cpus": {"count": 3}}));
+    let snapshot = machine.save("snap", &[]);
+    machine.echoes("three");
+    let mut copy = restored(&snapshot, &[]);
+    copy.echoes("and three");
+    let status: Value = from_slice(&copy.ctl(&["status"]).stdout).unwrap();
+    assert_eq!(status["machine"]["vcpus"], 3);
+}
+
+fn snapshot_of_a_flat_guest_with_interrupts_is_continued() {
+    let fields =
+        json!({"boot": {"flat": {"image": guests::path("echo-irq")}}, "irqchip": true, "devices": []});
+    let mut machine = Machine::echoing(fields, &[]);
+    machine.echoes("a");
+    let snapshot = machine.save("snap", &[]);
+    machine.echoes("b");
+    restored(&snapshot, &[]).echoes("c");
+}
+
+fn snapshot_that_is_damaged_starts_nothing() {
+    let machine = Machine::ready(json!({}));
+    let snapshot = machine.save("snap", &["--stop"]);
+    let state = fs::read(snapshot.join("state")).unwrap();
+    let with = |bytes: &[u8]| {
+        fs::write(snapshot.join("state"), bytes).unwrap();
+        refusal(&snapshot, &[])
+    };
+    let mut flipped = state.clone();
+    flipped[state.len() / 2] ^= 1;
+    let message = with(&flipped);
+    assert!(message.contains("snap/state: ") && message.contains("damaged"), "{message}");
+    let message = with(&state[..state.len() - 1]);
+    assert!(message.contains("snap/state: "), "{message}");
+    fs::write(snapshot.join("state"), &state).unwrap();
+    let memory = fs::OpenOptions::new().write(true).open(snapshot.join("memory")).unwrap();
+    memory.set_len((32 << 20) - 4096).unwrap();
+    let message = refusal(&snapshot, &[]);
+    assert!(message.contains("snap/memory: has 33550336 bytes, but 33554432 were saved"), "{message}");
+    memory.set_len(32 << 20).unwrap();
+    restored(&snapshot, &[]).echoes("whole again");
+}
+
+fn snapshot_of_other_devices_or_memory_is_refused_by_field() {
+    let machine = Machine::ready(json!({}));
+    let snapshot = machine.save("snap", &["--stop"]);
+    let mut monitor =
+        Monitor::command(["restore", snapshot.to_str().unwrap(), "--set", "memory.size=64M"]).start();
+    monitor.expect_code(2, DEADLINE);
+    assert!(
+        monitor.stderr().starts_with("error: --set memory.size: a restore can't change it"),
+        "{}",
+        monitor.stderr()
+    );
+    let message = refusal(&snapshot, &["--set", "devices.dice.rate=1"]);
+    assert!(message.contains("unknown field `rate`"), "{message}");
+    // The state of a machine, and the memory of another.
+    let other = Machine::ready(json!({"memory": {"size": "48M"}}));
+    let second = other.save("second", &["--stop"]);
+    fs::copy(snapshot.join("state"), second.join("state")).unwrap();
+    let message = refusal(&second, &[]);
+    assert!(message.contains("manifest.json and the manifest in state differ"), "{message}");
+}
+
+fn snapshot_into_something_that_exists_leaves_the_machine_running() {
+    let mut machine = Machine::ready(json!({}));
+    fs::write(machine.path("file"), "precious").unwrap();
+    let output = machine.ctl(&["snapshot", machine.path("file").to_str().unwrap()]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("file: exists already"), "{output:?}");
+    assert_eq!(fs::read_to_string(machine.path("file")).unwrap(), "precious");
+    let mut names: Vec<_> =
+        fs::read_dir(machine.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["file", "vm.json", "vm.sock"]);
+    machine.echoes("on");
+}

@@ -1,0 +1,137 @@
+//! The config of a machine that is restored: that of the snapshot, with changes.
+
+use serde_json::{Map, Value};
+use vmm_config::ConfigFile;
+use vmm_machine::Restore;
+use vmm_snapshot::Snapshot;
+
+use crate::finish::Failure;
+use crate::restore_args::RestoreArgs;
+
+/// What `--set` may change: how the machine is connected to the host, and what follows its guest's reset. The rest is what the guest
+/// has seen.
+const CHANGEABLE: &[&str] = &[
+    "boot.kernel",
+    "boot.initrd",
+    "boot.cmdline",
+    "cpus.affinity",
+    "devices",
+    "on_reboot",
+    "sandbox",
+    "serial",
+    "user",
+];
+/// What it may not change of a device.
+const FIXED: &[&str] = &["type", "id", "slot"];
+
+/// Opens the snapshot, and reads the config in it.
+pub(crate) fn open(args: &RestoreArgs) -> Result<(ConfigFile, Restore), Failure> {
+    let snapshot = Snapshot::open(&args.directory)?;
+    let restore = Restore::new(snapshot, args.loading(), args.clock())?;
+    let mut fields = restore.config().clone();
+    // The machine that was saved may still use it.
+    fields.remove("control");
+    for change in &args.set {
+        set(&mut fields, change).map_err(Failure::Set)?;
+    }
+    let text = format!("{:#}", Value::Object(fields));
+    let mut file = ConfigFile::parse(&text, &args.directory.join("manifest.json"))?;
+    // Only its directory matters from here on.
+    file.origin = Some(restore.directory().join("snapshot"));
+    Ok((file, restore))
+}
+
+/// Carries out a change, FIELD=VALUE.
+fn set(fields: &mut Map<String, Value>, change: &str) -> Result<(), String> {
+    let (field, text) = change.split_once('=').ok_or(format!("{change:?} isn't FIELD=VALUE"))?;
+    let is_in =
+        |name: &str| field.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    if !CHANGEABLE.iter().any(|name| is_in(name)) {
+        let all = CHANGEABLE.join(", ");
+        return Err(format!("{field}: a restore can't change it, only {all}"));
+    }
+    let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+    let Some(path) = field.strip_prefix("devices") else {
+        return put(fields, field, value);
+    };
+    let (id, path) = path
+        .strip_prefix('.')
+        .and_then(|path| path.split_once('.'))
+        .ok_or(format!("{field}: name a device and a field of it, such as devices.disk0.path"))?;
+    if FIXED.contains(&path) {
+        return Err(format!("{field}: a restore can't change it"));
+    }
+    let devices = fields.get_mut("devices").and_then(Value::as_array_mut);
+    let mut devices = devices.into_iter().flatten().filter_map(Value::as_object_mut);
+    // A device without an id has that of its type.
+    let named =
+        |device: &Map<String, Value>| device.get("id").or(device.get("type")).is_some_and(|name| name == id);
+    match devices.find(|device| named(device)) {
+        Some(device) => put(device, path, value),
+        None => Err(format!("{field}: the machine has no device {id:?}")),
+    }
+}
+
+/// Sets a field, or one of an object: `user.uid`.
+fn put(fields: &mut Map<String, Value>, path: &str, value: Value) -> Result<(), String> {
+    match path.split_once('.') {
+        None => {
+            fields.insert(path.to_owned(), value);
+            Ok(())
+        }
+        Some((outer, inner)) => {
+            let object = fields.entry(outer).or_insert_with(|| Value::Object(Map::new()));
+            let object = object.as_object_mut().ok_or(format!("{outer}: has no fields"))?;
+            put(object, inner, value)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn changed(changes: &[&str]) -> Result<Value, String> {
+        let config = json!({
+            "serial": "stdio", "memory": {"size": "512M"},
+            "devices": [{"type": "block", "id": "disk0", "path": "a"}, {"type": "net", "tap": "t0"}]
+        });
+        let Value::Object(mut fields) = config else { unreachable!() };
+        changes.iter().try_for_each(|change| set(&mut fields, change))?;
+        Ok(Value::Object(fields))
+    }
+
+    #[test]
+    fn host_side_is_changed() {
+        let found =
+            changed(&["serial=pty", "user.uid=7", "devices.disk0.path=/b", "devices.net.tap=t1"]).unwrap();
+        let devices = json!([
+            {"type": "block", "id": "disk0", "path": "/b"},
+            {"type": "net", "tap": "t1"}
+        ]);
+        assert_eq!(found["devices"], devices);
+        assert_eq!((&found["serial"], &found["user"]), (&json!("pty"), &json!({"uid": 7})));
+    }
+
+    #[test]
+    fn what_the_guest_has_seen_stays() {
+        let refusal = |change| changed(&[change]).unwrap_err();
+        assert!(
+            refusal("memory.size=1G").starts_with("memory.size: a restore can't change it, only boot.kernel")
+        );
+        assert!(refusal("serials=pty").starts_with("serials: a restore can't change it"));
+        assert_eq!(refusal("devices.disk0.type=net"), "devices.disk0.type: a restore can't change it");
+        assert_eq!(
+            refusal("devices.disk1.path=b"),
+            "devices.disk1.path: the machine has no device \"disk1\""
+        );
+        assert_eq!(
+            refusal("devices=[]"),
+            "devices: name a device and a field of it, such as devices.disk0.path"
+        );
+        assert_eq!(refusal("serial"), "\"serial\" isn't FIELD=VALUE");
+        assert_eq!(refusal("serial.x=1"), "serial: has no fields");
+    }
+}
