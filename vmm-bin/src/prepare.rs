@@ -35,25 +35,27 @@ impl ReadConfig {
     pub(crate) fn new(args: &Args, inherited: Inherited, streams: &Streams) -> Result<Self, Failure> {
         if let Some(args) = args.restore() {
             let (file, restore) = restore::open(args)?;
-            let read = Self::merged(file, args.run.overrides()?, None, inherited)?;
+            let named = Some(args.directory.join("manifest.json"));
+            let read = Self::merged((file, named), args.run.overrides()?, None, inherited)?;
             return Ok(Self { restore: Some(restore), ..read });
         }
         args.bare().check(&args.given_files())?;
         let file = args.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
         streams.protect(inputs::named_by(&file));
         let in_use = args.config.as_deref().map(ConfigInUse::note);
-        Self::merged(file, args.overrides()?, in_use, inherited)
+        let named = file.origin.clone();
+        Self::merged((file, named), args.overrides()?, in_use, inherited)
     }
 
     fn merged(
-        file: ConfigFile,
+        (file, named): (ConfigFile, Option<PathBuf>),
         overrides: Overrides,
         in_use: Option<ConfigInUse>,
         inherited: Inherited,
     ) -> Result<Self, Failure> {
         let directory = std::path::absolute(file.directory().join(".")).unwrap_or_else(|_| file.directory());
         let text = file.origin.as_deref().map(ConfigText::read).unwrap_or_default();
-        let origin = Origin { file: file.origin.clone(), text, flags: FlagFields::new(&file, &overrides) };
+        let origin = Origin { file: named, text, flags: FlagFields::new(&file, &overrides) };
         let config = file.merge(overrides)?;
         inherited.close_unnamed(&config, std::env::args_os());
         Ok(Self { config, origin, directory, in_use, restore: None })
