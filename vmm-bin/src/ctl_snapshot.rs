@@ -11,7 +11,7 @@ use vmm_config::{Command, ErrorCode, SnapshotCommand, printable};
 use vmm_control::{Client, ClientError};
 use vmm_snapshot::{NewSnapshot, SnapshotFiles, verify};
 
-use crate::ctl::CtlError;
+use crate::ctl_error::CtlError;
 
 /// Signals that end `ctl`, after which the snapshot is removed.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];

@@ -13,7 +13,7 @@ use vmm_machine::{Blame, Ending, Run, RunError};
 
 use crate::args::Args;
 use crate::bare::BareError;
-use crate::ctl::CtlError;
+use crate::ctl_error::CtlError;
 use crate::streams::Streams;
 
 const INTERNAL: u8 = 1;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use vmm_kvm::ClockPolicy;
 use vmm_memory::Loading;
 
-use crate::args::RunArgs;
+use crate::run_args::RunArgs;
 
 /// Which machine to continue, and how.
 #[derive(Debug, clap::Args)]

@@ -12,9 +12,7 @@ use vmm_devices::{
 use vmm_kvm::Vm;
 
 use crate::error::HostContext;
-use crate::plan_state::LegacyPlace;
 use crate::platform::{PCI_REGISTERS, RegisterConflict, check_registers};
-use crate::restored_plan::check_names;
 use crate::{Error, Kinds};
 
 /// A legacy device with its registers and its interrupt.
@@ -26,7 +24,7 @@ pub struct Device {
     pub registers: Range<u64>,
     /// Its global system interrupt, if it has one.
     pub gsi: Option<u32>,
-    planned: PlannedDevice,
+    pub(crate) planned: PlannedDevice,
 }
 
 impl fmt::Display for Device {
@@ -49,8 +47,8 @@ impl Device {
 pub(crate) struct LegacyCandidate {
     /// Its index in the config's `devices`, if it is listed there.
     index: Option<usize>,
-    name: String,
-    planned: PlannedDevice,
+    pub(crate) name: String,
+    pub(crate) planned: PlannedDevice,
 }
 
 /// The devices that need no entry in the config, in the order of the table, then those that the config lists.
@@ -107,23 +105,6 @@ pub(crate) fn plan(
         devices.push(device);
     }
     Ok(devices)
-}
-
-/// The candidates that a snapshot has, at its places and in its order.
-pub(crate) fn restored(found: &[LegacyCandidate], saved: Vec<LegacyPlace>) -> Result<Vec<Device>, Error> {
-    // A machine without ACPI tables lacks some.
-    let listed = found.iter().filter(|candidate| {
-        candidate.planned.presence != Presence::WithAcpi
-            || saved.iter().any(|place| place.name == candidate.name)
-    });
-    let listed: Vec<_> = listed.map(|candidate| candidate.name.as_str()).collect();
-    check_names("devices", saved.iter().map(|place| place.name.as_str()), listed.into_iter())?;
-    let of = |place: LegacyPlace| {
-        let candidate = found.iter().find(|candidate| candidate.name == place.name)?;
-        let LegacyPlace { name, registers, gsi } = place;
-        Some(Device { name, registers, gsi, planned: candidate.planned.clone() })
-    };
-    Ok(saved.into_iter().filter_map(of).collect())
 }
 
 /// Why a device can't have its registers or its interrupt.

@@ -71,6 +71,7 @@ mod ranges;
 mod restored_plan;
 mod restoring;
 mod run_state;
+mod same_names;
 mod saved_memory;
 mod saving;
 mod signals;

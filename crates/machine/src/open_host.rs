@@ -15,8 +15,8 @@ pub(crate) struct OpenHost {
     pub(crate) cpu: HostCpu,
     /// To save memory without touching all of it. `None` if /proc isn't mounted.
     pub(crate) pagemap: Option<Pagemap>,
-    /// The MSRs of a vCPU's state.
-    pub(crate) msrs: Vec<u32>,
+    /// The model-specific registers of a vCPU's state, by their numbers.
+    pub(crate) registers: Vec<u32>,
     /// The host as a snapshot describes it, without the frequency of the TSC.
     pub(crate) described: SavedHost,
 }
@@ -28,7 +28,7 @@ impl OpenHost {
         let kvm = Kvm::open()?;
         // For the explanation of a crash.
         has_hardware_virtualization();
-        let (msrs, described) = (kvm.msr_indices()?, platform::describe_host(&kvm)?);
-        Ok(Self { kvm, cpu: HostCpu::read(), pagemap: Pagemap::open().ok(), msrs, described })
+        let (registers, described) = (kvm.msr_indices()?, platform::describe_host(&kvm)?);
+        Ok(Self { kvm, cpu: HostCpu::read(), pagemap: Pagemap::open().ok(), registers, described })
     }
 }

@@ -1,17 +1,18 @@
 //! The plan of a machine that is restored: the addresses, slots and interrupts of the snapshot, for the devices of a config.
 
-use std::collections::BTreeSet;
-
 use vmm_arch::topology::Topology;
 use vmm_boot::Alias;
-use vmm_config::{Config, hint};
+use vmm_config::Config;
+use vmm_devices::Presence;
 use vmm_memory::Backing;
 use vmm_snapshot::Manifest;
 
+use crate::legacy::LegacyCandidate;
 use crate::plan::topology;
-use crate::plan_state::PlanState;
+use crate::plan_state::{LegacyPlace, PlanState};
 use crate::platform::{self, FirmwareTables, GuestPlan};
-use crate::{Affinity, Error, Inputs, Plan, Restore, legacy, virtio};
+use crate::same_names::check_names;
+use crate::{Affinity, Device, Error, Inputs, Plan, Restore, virtio};
 
 impl Plan {
     /// The plan of the snapshot, for the devices that `config` has opened. Nothing is planned: what the guest has seen stays where it was.
@@ -32,7 +33,7 @@ impl Plan {
             irqchip: saved.irqchip,
             // They are in the snapshot's memory.
             tables: FirmwareTables::default(),
-            devices: legacy::restored(&inputs.legacy, saved.legacy)?,
+            devices: legacy_devices(&inputs.legacy, saved.legacy)?,
             virtio: virtio::restored(&inputs.devices, saved.virtio)?,
             serial: config.serial.clone(),
             expect: config.expect.clone(),
@@ -66,27 +67,19 @@ impl PlanState {
     }
 }
 
-/// The error for devices of a config that aren't those of the snapshot.
-pub(crate) fn check_names<'a>(
-    field: &'static str,
-    saved: impl Iterator<Item = &'a str>,
-    listed: impl Iterator<Item = &'a str>,
-) -> Result<(), Error> {
-    let (saved, listed): (Vec<_>, Vec<_>) = (saved.collect(), listed.collect());
-    let names = BTreeSet::from_iter(&saved);
-    if names.len() != saved.len() {
-        return Err(Error::RestorePlan(format!("it has two {field} of a name")));
-    }
-    if let Some(missing) = saved.iter().find(|name| !listed.contains(name)) {
-        let problem = format!("the snapshot has \"{missing}\", and the config doesn't");
-        return Err(Error::RestoreDevices { field, problem });
-    }
-    match listed.iter().find(|name| !saved.contains(name)) {
-        Some(extra) => {
-            let problem =
-                format!("the config has \"{extra}\", which the snapshot lacks; {}", hint(extra, &saved));
-            Err(Error::RestoreDevices { field, problem })
-        }
-        None => Ok(()),
-    }
+/// The candidates that a snapshot has, at its places and in its order.
+fn legacy_devices(found: &[LegacyCandidate], saved: Vec<LegacyPlace>) -> Result<Vec<Device>, Error> {
+    // A machine without ACPI tables lacks some.
+    let listed = found.iter().filter(|candidate| {
+        candidate.planned.presence != Presence::WithAcpi
+            || saved.iter().any(|place| place.name == candidate.name)
+    });
+    let listed: Vec<_> = listed.map(|candidate| candidate.name.as_str()).collect();
+    check_names("devices", saved.iter().map(|place| place.name.as_str()), listed.into_iter())?;
+    let of = |place: LegacyPlace| {
+        let candidate = found.iter().find(|candidate| candidate.name == place.name)?;
+        let LegacyPlace { name, registers, gsi } = place;
+        Some(Device { name, registers, gsi, planned: candidate.planned.clone() })
+    };
+    Ok(saved.into_iter().filter_map(of).collect())
 }

@@ -118,7 +118,7 @@ impl Saving {
         if let Some(pit) = self.vm.pit()? {
             state.add(0, &pit);
         }
-        let vcpus = self.vcpus.read(&self.host.msrs)?;
+        let vcpus = self.vcpus.read(&self.host.registers)?;
         (0..).zip(&vcpus).for_each(|(index, vcpu)| _ = state.add(index, vcpu));
         let tsc_khz = vcpus.first().and_then(|vcpu: &VcpuState| vcpu.tsc_khz).unwrap_or_default();
         Ok((state, tsc_khz))

@@ -31,11 +31,11 @@ pub trait Cpu: Send {
     /// Registers and code at the instruction pointer, for diagnostics.
     fn report(&self) -> VcpuReport;
 
-    /// The whole state, with these MSRs, for a snapshot. Not called while an access is incomplete.
+    /// The whole state, with these model-specific registers, for a snapshot. Not called while an access is incomplete.
     ///
     /// # Errors
     /// KVM can't read a part of it.
-    fn state(&self, msrs: &[u32]) -> Result<VcpuState, vmm_kvm::Error>;
+    fn state(&self, registers: &[u32]) -> Result<VcpuState, vmm_kvm::Error>;
 
     /// The instruction pointer, or `None` if it can't be read.
     fn instruction_pointer(&self) -> Option<u64>;
@@ -75,8 +75,8 @@ impl Cpu for KvmVcpu {
     fn report(&self) -> VcpuReport {
         KvmVcpu::report(self)
     }
-    fn state(&self, msrs: &[u32]) -> Result<VcpuState, vmm_kvm::Error> {
-        KvmVcpu::state(self, msrs)
+    fn state(&self, registers: &[u32]) -> Result<VcpuState, vmm_kvm::Error> {
+        KvmVcpu::state(self, registers)
     }
     fn instruction_pointer(&self) -> Option<u64> {
         platform::instruction_pointer(self)

@@ -68,7 +68,7 @@ enum Command {
     Pause(SyncSender<()>),
     /// Send the processor's state.
     Report(SyncSender<VcpuReport>),
-    /// Send the processor's whole state, with these MSRs. Only for one that is paused.
+    /// Send the processor's whole state, with these model-specific registers. Only for one that is paused.
     Save(Arc<[u32]>, SyncSender<Result<VcpuState, vmm_kvm::Error>>),
     Resume,
     Stop,
@@ -308,10 +308,10 @@ impl StateReader {
     }
 
     /// Requests the state without waiting for it.
-    pub(crate) fn begin(&self, msrs: &Arc<[u32]>) -> PendingState {
+    pub(crate) fn begin(&self, registers: &Arc<[u32]>) -> PendingState {
         let (sender, receiver) = sync_channel(1);
         // No kick is needed, as for a resume.
-        let _ = self.commands.send(Command::Save(Arc::clone(msrs), sender));
+        let _ = self.commands.send(Command::Save(Arc::clone(registers), sender));
         PendingState { index: self.index, states: receiver }
     }
 }
@@ -424,8 +424,8 @@ impl<C: Cpu, H: ExitHandler<C>> Worker<C, H> {
                 Ok(Command::Report(report)) => {
                     let _ = report.send(self.cpu.report());
                 }
-                Ok(Command::Save(msrs, state)) => {
-                    let _ = state.send(self.cpu.state(&msrs));
+                Ok(Command::Save(registers, state)) => {
+                    let _ = state.send(self.cpu.state(&registers));
                 }
                 Ok(Command::Resume) => return Requested::Run,
                 // Without a handle, no command could stop the thread.

@@ -87,13 +87,13 @@ impl<S: Send + 'static> VcpuThreads<S> {
 pub struct StateReaders(Vec<StateReader>);
 
 impl StateReaders {
-    /// The states of all vCPUs, by index, each with these MSRs. Each is read on its own thread.
+    /// The states of all vCPUs, by index, each with these model-specific registers. Each is read on its own thread.
     ///
     /// # Errors
     /// KVM can't read a part of one, or one isn't paused or has ended.
-    pub fn read(&self, msrs: &[u32]) -> Result<Vec<VcpuState>, Error> {
-        let msrs: Arc<[u32]> = msrs.into();
-        let pending: Vec<PendingState> = self.0.iter().map(|reader| reader.begin(&msrs)).collect();
+    pub fn read(&self, registers: &[u32]) -> Result<Vec<VcpuState>, Error> {
+        let registers: Arc<[u32]> = registers.into();
+        let pending: Vec<PendingState> = self.0.iter().map(|reader| reader.begin(&registers)).collect();
         pending.into_iter().map(PendingState::wait).collect()
     }
 }

@@ -24,6 +24,7 @@ mod requests;
 mod run;
 mod running;
 mod snapshots;
+mod snapshotting;
 mod waiting;
 
 use std::io;
@@ -66,7 +67,7 @@ use crate::{
 use driver_hint::DriverHint;
 use last_reports::LastReports;
 use requests::Requests;
-use snapshots::Snapshotting;
+use snapshotting::Snapshotting;
 
 /// The default time for a guest to shut down: a third of what service managers allow before they kill (systemd: 90 s).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);

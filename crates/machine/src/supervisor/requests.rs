@@ -9,7 +9,7 @@ use vmm_bus::EventFd;
 use vmm_config::{Answer, Reply, Request, Response};
 use vmm_virtio::DeviceError;
 
-use super::snapshots::SaveAnswer;
+use super::snapshotting::SaveAnswer;
 
 /// Sends commands to a [`Supervisor`](crate::Supervisor) from any thread. Clones send to the same one.
 #[derive(Clone, Debug)]

@@ -1,32 +1,17 @@
 //! Has a machine saved, on the jobs' thread: the event loop goes on, and answers requests about the machine.
 
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 
 use vmm_config::{CommandError, ErrorCode, Reply};
 
 use super::Supervisor;
 use super::patience::END_PATIENCE;
+use super::snapshotting::{SaveAnswer, Snapshotting};
 use crate::Ending;
-use crate::job::{Job, Progress};
+use crate::job::Progress;
 use crate::machine::Machine;
 use crate::run_state::RunState;
-use crate::saving::SaveError;
-
-/// The answer to a request for a snapshot.
-pub(super) type SaveAnswer = Result<Reply, CommandError>;
-
-/// A snapshot that was requested.
-#[derive(Debug)]
-pub(super) struct Snapshotting {
-    answer: Sender<SaveAnswer>,
-    /// End the machine when it is saved.
-    stops: bool,
-    /// Until the machine is at rest.
-    files: Vec<OwnedFd>,
-    /// From then on.
-    job: Option<Job<Result<(), SaveError>>>,
-}
 
 impl Supervisor {
     /// Has the machine saved to `files`, which are those of state and memory, as soon as it is at rest. Returns what receives the

@@ -20,9 +20,9 @@ fn save(subject: &Subject, driver: &Driver) -> Option<Vec<u8>> {
 
 /// Moves the paused driver to a fresh device, which has the same registers afterwards and is saved as the same section. It is suspended
 /// if it was started.
-fn move_paused(subject: &Subject, driver: Driver) -> Result<Driver, Driver> {
+fn move_paused(subject: &Subject, driver: Driver) -> Result<Driver, Box<Driver>> {
     if save(subject, &driver).is_none() {
-        return Err(driver);
+        return Err(Box::new(driver));
     }
     // Reading it once changes the selectors.
     let _ = driver.image();
@@ -45,7 +45,7 @@ fn move_on(subject: &Subject, driver: Driver) -> Driver {
             restored.resume();
             restored.control().rouse();
         })
-        .unwrap_or_else(|driver| driver)
+        .unwrap_or_else(|driver| *driver)
 }
 
 pub fn state_of_a_fresh_device_is_kept(subject: &Subject) {
@@ -174,7 +174,7 @@ pub fn restored_device_can_be_reset_at_once(subject: &Subject) {
     let mut driver = subject.running(0);
     subject.serve(&mut driver);
     driver.suspend();
-    let mut driver = move_paused(subject, driver).unwrap_or_else(|driver| driver);
+    let mut driver = move_paused(subject, driver).unwrap_or_else(|driver| *driver);
     driver.reset();
     driver.resume();
     subject.recover(&mut driver);
@@ -391,8 +391,8 @@ pub fn selectors_are_kept(subject: &Subject) {
     }
 }
 
-fn move_with_selectors(subject: &Subject, driver: Driver) -> Result<Driver, Driver> {
-    let Some(section) = save(subject, &driver) else { return Err(driver) };
+fn move_with_selectors(subject: &Subject, driver: Driver) -> Result<Driver, Box<Driver>> {
+    let Some(section) = save(subject, &driver) else { return Err(Box::new(driver)) };
     let restored = driver.beside((subject.make)());
     restored.load(&section).expect("it is another one of the same kind");
     Ok(restored)
