@@ -121,6 +121,7 @@ fn read(mut file: &File, offset: u64, memory: &Memory, to: Range<u64>) -> io::Re
 mod tests {
     use std::os::unix::fs::{FileExt, MetadataExt};
 
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
     use super::*;
@@ -314,5 +315,29 @@ mod tests {
         assert_eq!(text(&ram, refused), "kept");
         // What has been discarded can be again.
         ram.discard(0, 0x1000).unwrap();
+    }
+
+    /// In a process of its own, whose address space has no room for another mapping.
+    #[test]
+    fn discard_that_the_host_refuses_keeps_the_contents() {
+        let (name, child) = ("discard_that_the_host_refuses_keeps_the_contents", "VMM_MEMORY_TESTS_CHILD");
+        if std::env::var_os(child).is_none() {
+            let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+            let test = test.args(["--exact", &format!("restore::tests::{name}")]).env(child, "1");
+            let output = test.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let ram = restored(Loading::CopyOnWrite, Backing::Private);
+        write(&ram, 0, b"changed");
+        let before = getrlimit(Resource::As);
+        setrlimit(Resource::As, Rlimit { current: Some(0), ..before }).unwrap();
+        let refused = ram.discard(0, 0x6000);
+        setrlimit(Resource::As, before).unwrap();
+        assert!(matches!(refused, Err(DiscardError::Refused { gpa: 0, len: 0x6000, .. })), "{refused:?}");
+        assert_eq!((text(&ram, 0), text(&ram, 0x5000)), ("changed".to_owned(), "page".to_owned()));
+        ram.discard(0, 0x6000).unwrap();
+        assert_eq!((text(&ram, 0), text(&ram, 0x5000)), (String::new(), String::new()));
     }
 }
