@@ -1,4 +1,5 @@
-//! Restores the user's terminal when the process dies of a fatal signal.
+//! Restores the user's terminal when the process dies of a fatal signal, and names the file if a page of one was
+//! missing.
 //!
 //! The processor and abort(3) raise signals that can't wait for an event loop: the handler runs in the thread
 //! that failed and is limited to what signal-safety(7) lists. One handler serves all of them, and only this
@@ -7,10 +8,14 @@
 
 use std::ffi::c_void;
 use std::io;
+use std::ops::Range;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use signal_hook::low_level::emulate_default_handler;
+use vmm_memory::GuestRam;
 
 use crate::terminal;
 
@@ -29,6 +34,60 @@ pub const SIGNALS: [Signal; 7] = [
 static ACTION: OnceLock<fn()> = OnceLock::new();
 /// The Rust runtime's handlers of the two signals that a stack overflow raises. They print the thread's name.
 static RUNTIME: [OnceLock<SigAction>; 2] = [OnceLock::new(), OnceLock::new()];
+
+/// Guest memory that is mapped from a file.
+static MEMORY_FILE: OnceLock<MappedMemory> = OnceLock::new();
+/// Whether it still is.
+static IS_MAPPED: AtomicBool = AtomicBool::new(false);
+
+/// What the handler has to know of mapped guest memory.
+#[derive(Debug)]
+struct MappedMemory {
+    addresses: Vec<Range<usize>>,
+    line: String,
+}
+
+/// Has the file named on standard error if the process dies of an access to guest memory that is mapped from it, because it was
+/// shortened or its storage fails; until dropped.
+///
+/// It concerns threads of this process and [`restore_terminal`]'s handler. An access of the guest's makes KVM_RUN fail with EFAULT, one of
+/// the kernel's for a system call makes that fail with EFAULT.
+#[derive(Debug)]
+#[must_use = "dropping it forgets the file"]
+pub struct MemoryFile(());
+
+impl MemoryFile {
+    /// Names the file that `ram` is mapped from as `name`. Drop it before the RAM is unmapped. A process restores one machine: later calls
+    /// have no effect, and return `None`.
+    pub fn of(ram: &GuestRam, name: &str) -> Option<Self> {
+        let addresses = ram.regions().map(|region| region.hva as usize..(region.hva + region.len) as usize);
+        let line = format!(
+            "error: memory file {name}: a page can't be read: the file was shortened, or its storage fails; it must stay as it is while \
+             a machine uses it, or use --memory copy\n"
+        );
+        MEMORY_FILE.set(MappedMemory { addresses: addresses.collect(), line }).ok()?;
+        IS_MAPPED.store(true, Ordering::SeqCst);
+        Some(Self(()))
+    }
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        IS_MAPPED.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Names the file if the page at `address` is missing from mapped guest memory. Called in the signal handler.
+fn name_memory_file(address: usize) {
+    let is_in = |memory: &&MappedMemory| memory.addresses.iter().any(|range| range.contains(&address));
+    let mapped = MEMORY_FILE.get().filter(|_| IS_MAPPED.load(Ordering::SeqCst));
+    let Some(memory) = mapped.filter(is_in) else { return };
+    // Not if its reader has stopped: the other threads would run on while this one waits.
+    let stderr = rustix::stdio::stderr();
+    if poll(&mut [PollFd::new(stderr, PollFlags::POLLOUT)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+        let _ = rustix::io::write(stderr, memory.line.as_bytes());
+    }
+}
 
 /// Hides RUST_BACKTRACE from the standard library, which prints a backtrace also when an allocation fails. That reads files, which a
 /// confined thread can't. Returns whether the variable asked for backtraces.
@@ -89,6 +148,12 @@ extern "C" fn died(signal: i32, info: *mut libc::siginfo_t, _: *mut c_void) {
     if let Some(action) = ACTION.get() {
         action();
     }
+    if signal == libc::SIGBUS && is_fault(info) {
+        // SAFETY: the kernel passed it to a handler with SA_SIGINFO, which reads it while it runs.
+        let info = unsafe { *info };
+        // SAFETY: a SIGBUS of a fault has an address.
+        name_memory_file(unsafe { info.si_addr() } as usize);
+    }
     if is_fault(info)
         && let Some(runtime) = runtime(signal).and_then(OnceLock::get)
         && let Ok(signal) = Signal::try_from(signal)
@@ -119,6 +184,8 @@ mod tests {
     use std::process::{Command, Output, Stdio};
 
     use nix::sys::signal::raise;
+    use vmm_memory::vm_memory::{Bytes, GuestAddress};
+    use vmm_memory::{Backing, FileRange, Loading};
 
     use super::*;
 
@@ -181,6 +248,58 @@ mod tests {
         });
         assert_eq!(said(&end), "last words\n");
         assert_eq!(end.status.signal(), Some(libc::SIGSEGV));
+    }
+
+    /// RAM that is mapped from a file without pages any more.
+    fn ram_of_a_shortened_file() -> GuestRam {
+        let file = std::sync::Arc::new(tempfile::tempfile().unwrap());
+        file.set_len(0x2000).unwrap();
+        let range = FileRange { gpa: 0, len: 0x2000, offset: 0 };
+        let ram =
+            GuestRam::from_file(file.clone(), &[range], Loading::CopyOnWrite, Backing::Private).unwrap();
+        file.set_len(0).unwrap();
+        ram
+    }
+
+    fn read_second_page(ram: &GuestRam) {
+        let _: u8 = ram.memory().read_obj(GuestAddress(0x1000)).unwrap();
+    }
+
+    #[test]
+    fn missing_page_of_a_memory_file_is_named() {
+        let end = end_of("missing_page_of_a_memory_file_is_named", || {
+            let ram = ram_of_a_shortened_file();
+            let _file = MemoryFile::of(&ram, "vm.snap/memory");
+            read_second_page(&ram);
+        });
+        assert_eq!(
+            said(&end),
+            "last words\nerror: memory file vm.snap/memory: a page can't be read: the file was shortened, or its storage fails; \
+             it must stay as it is while a machine uses it, or use --memory copy\n"
+        );
+        assert_eq!(end.status.signal(), Some(libc::SIGBUS));
+    }
+
+    #[test]
+    fn missing_page_of_other_memory_names_no_file() {
+        let end = end_of("missing_page_of_other_memory_names_no_file", || {
+            let [named, other] = [(); 2].map(|()| ram_of_a_shortened_file());
+            let _file = MemoryFile::of(&named, "vm.snap/memory");
+            read_second_page(&other);
+        });
+        assert_eq!(said(&end), "last words\n");
+        assert_eq!(end.status.signal(), Some(libc::SIGBUS));
+    }
+
+    #[test]
+    fn missing_page_of_a_memory_file_that_is_not_used_any_more_names_no_file() {
+        let name = "missing_page_of_a_memory_file_that_is_not_used_any_more_names_no_file";
+        let end = end_of(name, || {
+            let ram = ram_of_a_shortened_file();
+            drop(MemoryFile::of(&ram, "vm.snap/memory"));
+            read_second_page(&ram);
+        });
+        assert_eq!(said(&end), "last words\n");
     }
 
     #[test]
