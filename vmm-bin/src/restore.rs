@@ -27,7 +27,8 @@ const FIXED: &[&str] = &["type", "id", "slot"];
 /// Opens the snapshot, and reads the config in it.
 pub(crate) fn open(args: &RestoreArgs) -> Result<(ConfigFile, Restore), Failure> {
     let snapshot = Snapshot::open(&args.directory)?;
-    let restore = Restore::new(snapshot, args.loading(), args.clock())?;
+    let place = args.directory.join("memory").display().to_string();
+    let restore = Restore::new(snapshot, place, args.loading(), args.clock())?;
     let mut fields = restore.config().clone();
     // The machine that was saved may still use it.
     fields.remove("control");

@@ -89,6 +89,7 @@ impl Machine {
             None => platform::create_vcpus(&plan, (kvm, *cpu), &vm)?,
         };
         let is_restored = restore.is_some();
+        let memory_file = restore.as_ref().and_then(|restore| restore.name_file(&ram));
         if let Some(restore) = restore {
             restore.devices(&connected.states, &printed, virtio)?;
         }
@@ -104,6 +105,7 @@ impl Machine {
             power_button: connected.power_button,
             state: RunState::default(),
             started: Instant::now(),
+            _memory_file: memory_file,
             ram,
             expect: plan.expect,
             vm,

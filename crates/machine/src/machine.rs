@@ -9,6 +9,7 @@ use tracing::debug;
 use vmm_bus::{Output, SystemEvent};
 use vmm_config::{Config, Expect, MachineState, MachineStatus, Status};
 use vmm_devices::{DeviceState, PowerButton};
+use vmm_hostio::crash::MemoryFile;
 use vmm_kvm::{VcpuReport, Vm};
 use vmm_memory::GuestRam;
 use vmm_vcpu::{End, VcpuThreads};
@@ -42,6 +43,8 @@ pub(crate) struct Machine {
     pub(crate) power_button: Option<Arc<dyn PowerButton>>,
     pub(crate) state: RunState,
     pub(crate) started: Instant,
+    /// Names the file that `ram` is mapped from if that fails; before it, so that it ends first.
+    pub(crate) _memory_file: Option<MemoryFile>,
     pub(crate) ram: GuestRam,
     pub(crate) expect: Option<Expect>,
     pub(crate) vm: Arc<Vm>,
@@ -139,9 +142,9 @@ impl Machine {
     /// Stops the devices, each on its own thread, so that hung storage doesn't prevent the other devices from flushing, and
     /// delivers their last data. The vCPUs must have ended. Returns log lines about lost data.
     pub(crate) fn close(self, progress: &Progress, reports: &Sender<LastReport>) -> Vec<String> {
-        let Self { virtio, vcpus, vm, ram, .. } = self;
+        let Self { virtio, vcpus, vm, ram, _memory_file, .. } = self;
         // The vCPUs of a machine that was never started refer to its devices.
-        drop((vcpus, vm, ram));
+        drop((vcpus, vm, _memory_file, ram));
         let closed = virtio.into_devices(progress, reports, |device| deliver_and_close(device, progress));
         closed.into_iter().flatten().flatten().collect()
     }
@@ -154,8 +157,8 @@ impl Machine {
         handles: SupervisorHandles,
         (progress, reports): (&Progress, &Sender<LastReport>),
     ) -> Result<(Self, Lines), BuildError> {
-        let Self { virtio, files, printed, vcpus, vm, ram, .. } = self;
-        drop((vcpus, vm, ram));
+        let Self { virtio, files, printed, vcpus, vm, ram, _memory_file, .. } = self;
+        drop((vcpus, vm, _memory_file, ram));
         let mut inputs = Inputs::kept(files, virtio.into_open(progress, reports));
         // The next machine continues the delivery, or the supervisor if there is none. The steps are for a restart that hangs.
         let undelivered = inputs.devices.iter_mut().filter_map(UndeliveredBytes::of);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use vmm_bus::Output;
 use vmm_devices::{DeviceState, SavedDevice};
+use vmm_hostio::crash::MemoryFile;
 use vmm_kvm::{ClockPolicy, Kvm, KvmVcpu, VcpuState, Vm, VmState};
 use vmm_memory::{GuestRam, Loading};
 use vmm_snapshot::{Manifest, Snapshot, SnapshotId, StateFile};
@@ -24,18 +25,25 @@ pub struct Restore {
     snapshot: Snapshot,
     /// The snapshot's plan.
     plan: PlanState,
+    /// The memory file's name, for messages.
+    place: String,
     memory: Loading,
     clock: ClockPolicy,
 }
 
 impl Restore {
-    /// Continues from `snapshot`, with memory that comes from its file in this way.
+    /// Continues from `snapshot`, with memory that comes from its file in this way. `place` is that file in messages.
     ///
     /// # Errors
     /// The snapshot has no plan.
-    pub fn new(mut snapshot: Snapshot, memory: Loading, clock: ClockPolicy) -> Result<Self, Error> {
+    pub fn new(
+        mut snapshot: Snapshot,
+        place: String,
+        memory: Loading,
+        clock: ClockPolicy,
+    ) -> Result<Self, Error> {
         let plan = snapshot.state.take(0)?;
-        Ok(Self { snapshot, plan, memory, clock })
+        Ok(Self { snapshot, plan, place, memory, clock })
     }
 
     /// The snapshot's id.
@@ -67,6 +75,11 @@ impl Restore {
         let file = self.snapshot.memory.try_clone().context("dup")?;
         let layout = &self.snapshot.state.manifest().memory;
         Ok(read_memory(Arc::new(file), layout, self.memory, plan.backing)?)
+    }
+
+    /// Has the file named if the process dies of an access to `ram`, which is mapped from it.
+    pub(crate) fn name_file(&self, ram: &GuestRam) -> Option<MemoryFile> {
+        (self.memory == Loading::CopyOnWrite).then(|| MemoryFile::of(ram, &self.place)).flatten()
     }
 
     /// Creates the vCPUs, and sets their state and the VM's.
