@@ -27,8 +27,8 @@ use crate::virtio::{GuestSide, VirtioDevices};
 use crate::{Error, Inputs, Plan, affinity, legacy};
 
 impl Machine {
-    /// Builds the machine of `plan`, with every vCPU paused before its first instruction, or where it was in the snapshot to `restore`. `printed` is COM1's output queue, kept
-    /// from the previous machine after a reset.
+    /// Builds the machine of `plan`, with every vCPU paused before its first instruction, or where it was in the snapshot to `restore`.
+    /// `printed` is COM1's output queue, kept from the previous machine after a reset.
     ///
     /// # Errors
     /// The host lacks memory or another resource. Only the devices are left.

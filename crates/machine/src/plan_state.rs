@@ -181,3 +181,64 @@ fn take_range(fields: &mut FieldReader<'_>, name: &str) -> Result<Range<u64>, St
     }
     Ok(range)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> PlanState {
+        let place = |id: &str, transport| VirtioPlace {
+            id: id.to_owned(),
+            kind: "block".to_owned(),
+            transport,
+            queues: vec![256, 64],
+            memory: None,
+        };
+        let mmio = TransportPlan::Mmio { registers: 0xd000_0000..0xd000_1000, gsi: 5 };
+        let pci = TransportPlan::Pci { slot: 3, bar: 0xe000_0000..0xe008_0000 };
+        PlanState {
+            directory: "/srv".into(),
+            ram: vec![0..0xc000_0000, 0x1_0000_0000..0x1_8000_0000],
+            alias: Some((0xf_0000..0x10_0000, 0xffff_0000)),
+            topology: [2, 3, 1],
+            irqchip: true,
+            legacy: vec![
+                LegacyPlace { name: "uart".to_owned(), registers: 0x3f8..0x400, gsi: Some(4) },
+                LegacyPlace { name: "i8042".to_owned(), registers: 0x60..0x65, gsi: None },
+            ],
+            virtio: vec![
+                place("one", mmio),
+                VirtioPlace { memory: Some(0x40_0000_0000..0x40_4000_0000), ..place("two", pci) },
+            ],
+        }
+    }
+
+    fn bytes(plan: &PlanState) -> Vec<u8> {
+        let mut fields = FieldWriter::new();
+        plan.save(&mut fields);
+        fields.into_bytes()
+    }
+
+    fn load(bytes: &[u8]) -> Result<PlanState, StateError> {
+        let mut fields = FieldReader::new(bytes);
+        let plan = PlanState::load(1, &mut fields)?;
+        fields.finish().map(|()| plan)
+    }
+
+    #[test]
+    fn plan_loaded_is_the_one_that_was_saved() {
+        assert_eq!(load(&bytes(&plan())).unwrap(), plan());
+    }
+
+    #[test]
+    fn plan_cut_anywhere_is_refused() {
+        let all = bytes(&plan());
+        (0..all.len()).for_each(|len| assert!(load(&all[..len]).is_err(), "{len}"));
+    }
+
+    #[test]
+    fn plan_with_an_empty_range_is_refused() {
+        let empty = PlanState { ram: vec![0x1000..0x1000], ..plan() };
+        assert_eq!(load(&bytes(&empty)).unwrap_err().to_string(), "ram[0]: range: 0x1000..0x1000 is empty");
+    }
+}

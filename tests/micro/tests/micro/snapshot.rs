@@ -18,10 +18,12 @@ pub(crate) fn tests() -> Vec<Trial> {
         snapshot_of_a_running_machine_is_continued_and_the_machine_goes_on,
         snapshot_of_a_paused_machine_leaves_it_paused,
         snapshot_of_a_machine_that_waits_for_its_start_begins_there,
+        snapshot_of_a_flat_guest_without_interrupts_begins_where_it_was,
         snapshot_with_stop_ends_the_machine,
         snapshot_of_a_restored_machine_names_its_parent,
         snapshot_with_several_processors_is_continued,
         snapshot_of_a_flat_guest_with_interrupts_is_continued,
+        snapshot_of_a_device_that_cant_be_saved_is_refused_by_its_name,
         snapshot_that_is_damaged_starts_nothing,
         snapshot_of_other_devices_or_memory_is_refused_by_field,
         snapshot_into_something_that_exists_leaves_the_machine_running,
@@ -163,6 +165,21 @@ fn snapshot_of_a_machine_that_waits_for_its_start_begins_there() {
     copy.echoes("begun");
 }
 
+/// Without interrupt controllers and timer.
+fn snapshot_of_a_flat_guest_without_interrupts_begins_where_it_was() {
+    let flat =
+        json!({"image": guests::path("hello-real"), "mode": "real", "load_address": "0x0", "entry": "0x0"});
+    let machine = Machine::echoing(
+        json!({"boot": {"flat": flat}, "memory": {"size": "1M"}, "devices": []}),
+        &["--paused"],
+    );
+    machine.wait_until_built();
+    let snapshot = machine.save("snap", &["--stop"]);
+    let mut copy = restored(&snapshot, &[]);
+    copy.monitor.expect_code(0, DEADLINE);
+    assert!(!copy.monitor.stdout().is_empty(), "it says hello");
+}
+
 fn snapshot_with_stop_ends_the_machine() {
     let mut machine = Machine::ready(json!({"devices": []}));
     let snapshot = machine.save("snap", &["--stop"]);
@@ -203,6 +220,21 @@ fn snapshot_of_a_flat_guest_with_interrupts_is_continued() {
     let snapshot = machine.save("snap", &[]);
     machine.echoes("b");
     restored(&snapshot, &[]).echoes("c");
+}
+
+fn snapshot_of_a_device_that_cant_be_saved_is_refused_by_its_name() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    let disk = json!({"type": "block", "id": "scratch", "path": image.path(), "overlay": "temp"});
+    let mut machine = Machine::ready(json!({"devices": [disk]}));
+    let output = machine.ctl(&["snapshot", machine.path("snap").to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.starts_with("error: ") && message.contains("scratch"), "{message}");
+    assert!(message.contains("a disk with a temporary overlay can't be saved"), "{message}");
+    let left = fs::read_dir(machine.dir.path()).unwrap().count();
+    assert_eq!(left, 2, "the config and the socket");
+    machine.echoes("on");
 }
 
 fn snapshot_that_is_damaged_starts_nothing() {
