@@ -11,6 +11,7 @@ use crate::args::Args;
 use crate::ctl_args::{Arguments, Device, Request};
 use crate::ctl_error::CtlError;
 use crate::ctl_snapshot;
+use crate::json_fields::set_field;
 
 /// Executes a command, and calls `print` with what it prints, until that says that nobody reads it any more.
 ///
@@ -96,7 +97,7 @@ impl Device {
         }
         let mut changes = Map::new();
         for (field, value) in fields.iter().filter_map(|field| field.split_once('=')) {
-            set(&mut changes, field, value).map_err(CtlError::Usage)?;
+            set_field(&mut changes, field, value).map_err(CtlError::Usage)?;
         }
         Ok(Command::UpdateDevice(DeviceUpdate { id, fields: changes }))
     }
@@ -118,41 +119,5 @@ fn only(kind: &str, client: &mut Client) -> Result<String, CtlError> {
             "the machine has several devices of type {kind:?}, name one: {}",
             ids.join(", ")
         ))),
-    }
-}
-
-/// Sets `field`, such as `limits.ops`, to a value: JSON, or else text.
-fn set(changes: &mut Map<String, Value>, field: &str, value: &str) -> Result<(), String> {
-    match field.split_once('.') {
-        None => {
-            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-            changes.insert(field.to_owned(), value);
-            Ok(())
-        }
-        Some((outer, inner)) => {
-            let object = changes.entry(outer).or_insert_with(|| Value::Object(Map::new()));
-            let object = object.as_object_mut().ok_or(format!("{outer} is both a value and an object"))?;
-            set(object, inner, value)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn fields_are_json_or_text_and_may_be_of_an_object() {
-        let mut changes = Map::new();
-        for (field, value) in
-            [("size", "64M"), ("limits.ops", "100"), ("limits.burst", "\"7\""), ("flag", "true")]
-        {
-            set(&mut changes, field, value).unwrap();
-        }
-        let expected = json!({"size": "64M", "limits": {"ops": 100, "burst": "7"}, "flag": true});
-        assert_eq!(Value::Object(changes.clone()), expected);
-        assert_eq!(set(&mut changes, "size.x", "1").unwrap_err(), "size is both a value and an object");
     }
 }

@@ -19,6 +19,7 @@ mod doctor;
 mod finish;
 mod help_headings;
 mod inputs;
+mod json_fields;
 mod kinds;
 mod log;
 mod panics;

@@ -6,6 +6,7 @@ use vmm_machine::Restore;
 use vmm_snapshot::Snapshot;
 
 use crate::finish::Failure;
+use crate::json_fields::set_field;
 use crate::restore_args::RestoreArgs;
 
 /// What `--set` may change: how the machine is connected to the host, and what follows its guest's reset. The rest is what the guest
@@ -51,9 +52,8 @@ fn set(fields: &mut Map<String, Value>, change: &str) -> Result<(), String> {
         let all = CHANGEABLE.join(", ");
         return Err(format!("{field}: a restore can't change it, only {all}"));
     }
-    let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
     let Some(path) = field.strip_prefix("devices") else {
-        return put(fields, field, value);
+        return set_field(fields, field, text);
     };
     let (id, path) = path
         .strip_prefix('.')
@@ -68,23 +68,8 @@ fn set(fields: &mut Map<String, Value>, change: &str) -> Result<(), String> {
     let named =
         |device: &Map<String, Value>| device.get("id").or(device.get("type")).is_some_and(|name| name == id);
     match devices.find(|device| named(device)) {
-        Some(device) => put(device, path, value),
+        Some(device) => set_field(device, path, text),
         None => Err(format!("{field}: the machine has no device {id:?}")),
-    }
-}
-
-/// Sets a field, or one of an object: `user.uid`.
-fn put(fields: &mut Map<String, Value>, path: &str, value: Value) -> Result<(), String> {
-    match path.split_once('.') {
-        None => {
-            fields.insert(path.to_owned(), value);
-            Ok(())
-        }
-        Some((outer, inner)) => {
-            let object = fields.entry(outer).or_insert_with(|| Value::Object(Map::new()));
-            let object = object.as_object_mut().ok_or(format!("{outer}: has no fields"))?;
-            put(object, inner, value)
-        }
     }
 }
 
@@ -133,6 +118,6 @@ mod tests {
             "devices: name a device and a field of it, such as devices.disk0.path"
         );
         assert_eq!(refusal("serial"), "\"serial\" isn't FIELD=VALUE");
-        assert_eq!(refusal("serial.x=1"), "serial: has no fields");
+        assert_eq!(refusal("serial.x=1"), "serial is both a value and an object");
     }
 }

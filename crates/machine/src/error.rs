@@ -356,6 +356,10 @@ impl Error {
             Self::Console(_) => Blame::Config,
             Self::Load(_) | Self::LoadFlat(_) | Self::Acpi(_) | Self::TablesWrite { .. } => Blame::Config,
             Self::Registers { .. } | Self::GsiTaken { .. } | Self::ExpectedMemory { .. } => Blame::Config,
+            Self::RestoreField { .. } | Self::RestoreDevices { .. } | Self::RestorePlan(_) => Blame::Config,
+            Self::RestoreSection(_) | Self::RestoreDevice(_) => Blame::Config,
+            Self::Memory(vmm_memory::Error::SharedCopyOnWrite) => Blame::Config,
+            Self::Kvm(Kvm::NoWallClock) => Blame::Host,
             Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostCpu(_) | Self::Memory(_) => {
                 Blame::Host
             }

@@ -55,13 +55,14 @@ impl PlanState {
         if self.irqchip != config.irqchip {
             return differs("irqchip", self.irqchip.to_string());
         }
-        let len: u64 = self.ram.iter().map(|range| range.end - range.start).sum();
-        if len != config.memory.size.bytes() {
-            return differs("memory.size", crate::plan::shown_len(len));
-        }
         let regions = manifest.memory.regions().iter().map(|region| region.gpa..region.gpa + region.len);
         if !regions.eq(self.ram.iter().cloned()) {
             return Err(Error::RestorePlan("its memory isn't that of the manifest".to_owned()));
+        }
+        // No overflow: the manifest's regions are disjoint, below 2^52.
+        let len: u64 = self.ram.iter().map(|range| range.end - range.start).sum();
+        if len != config.memory.size.bytes() {
+            return differs("memory.size", crate::plan::shown_len(len));
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         snapshot_with_several_processors_is_continued,
         snapshot_of_a_flat_guest_with_interrupts_is_continued,
         snapshot_of_a_device_that_cant_be_saved_is_refused_by_its_name,
+        snapshot_of_shared_memory_is_copied_and_not_mapped,
         snapshot_that_is_damaged_starts_nothing,
         snapshot_of_other_devices_or_memory_is_refused_by_field,
         snapshot_into_something_that_exists_leaves_the_machine_running,
@@ -235,6 +236,14 @@ fn snapshot_of_a_device_that_cant_be_saved_is_refused_by_its_name() {
     let left = fs::read_dir(machine.dir.path()).unwrap().count();
     assert_eq!(left, 2, "the config and the socket");
     machine.echoes("on");
+}
+
+fn snapshot_of_shared_memory_is_copied_and_not_mapped() {
+    let machine = Machine::ready(json!({"memory": {"size": "32M", "shared": true}}));
+    let snapshot = machine.save("snap", &["--stop"]);
+    let message = refusal(&snapshot, &[]);
+    assert!(message.contains("memory.shared needs --memory copy"), "{message}");
+    restored(&snapshot, &["--memory", "copy"]).echoes("copied");
 }
 
 fn snapshot_that_is_damaged_starts_nothing() {
