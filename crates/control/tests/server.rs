@@ -548,8 +548,10 @@ fn files_whose_closing_hangs_harm_nobody() {
     let hang = || {
         let (hanging, peer) = hanging();
         let stream = socket.stream();
-        send_with(&stream, b"{\"id\": 1, \"command\": \"pause\"}\n", &[hanging.as_fd()]);
+        // The server's descriptor must be the last one: who closes the last one waits.
+        send_with(&stream, b"{\"id\": 1, ", &[hanging.as_fd()]);
         drop(hanging);
+        { &stream }.write_all(b"\"command\": \"pause\"}\n").unwrap();
         assert_eq!(line(&stream), r#"{"id":1,"result":"done"}"#);
         peer
     };
