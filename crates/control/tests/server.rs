@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_getfd};
-use rustix::net::sockopt::set_socket_linger;
+use rustix::net::sockopt::{set_socket_linger, socket_send_buffer_size};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
@@ -202,7 +202,10 @@ fn client_that_reads_nothing_harms_nobody() {
         }
     }
     assert!((100_000..=100_000 + resumed).contains(&(seen + lost)), "{seen} were seen, {lost} lost");
-    assert!(lost > 90_000, "so many are kept for a client that reads nothing: {seen}");
+    // What is on the way to it: in the mailbox (1,024 events), in the server's buffer (64 KiB) and in the socket's.
+    let line_len = r#"{"event":"paused"}"#.len() + 1;
+    let kept = 1024 + ((64 << 10) + socket_send_buffer_size(socket.stream()).unwrap()) / line_len;
+    assert!(seen <= kept as u64, "so many are kept for a client that reads nothing: {seen}, {kept} expected");
     // It would be waited for.
     drop(silent);
     socket.end();
@@ -521,7 +524,9 @@ fn files_of_many_clients_are_refused_beyond_a_limit() {
     assert_closed(&of_further);
     for ((request, files, responder), stream) in in_progress {
         assert_eq!(files.len(), 2);
-        responder.respond_and_close(done(request.id), files);
+        // Those that the server has to close may still be counted when it responds.
+        drop(files);
+        responder.respond(done(request.id));
         assert_eq!(line(&stream), r#"{"id":1,"result":"done"}"#);
     }
     let (_, _stream) = whole(0);
