@@ -1,6 +1,5 @@
 //! Confines the process at the one moment when everything is open and no guest runs.
 
-use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use tracing::{info, warn};
 use vmm_config::{Config, Sandbox};
 use vmm_hostio::path_keeper::{Grant, KEEPER_CALLS, delegate_to, fork_keeper};
 use vmm_hostio::terminal;
-use vmm_machine::Confine;
+use vmm_machine::{Confine, StepTimes};
 use vmm_sandbox::landlock::{Access, Ports, SCOPES, TCP, restrict};
 use vmm_sandbox::{
     HostNetwork, Jail, JailNetwork, Needs, ViolationAction, Wall, confine_thread, enable, filters,
@@ -37,7 +36,7 @@ fn confine(sandbox: Sandbox, user: (Option<u32>, Option<u32>), needs: Needs) -> 
         Sandbox::Seccomp(_) => ViolationAction::Log,
         Sandbox::On | Sandbox::Required | Sandbox::Off => ViolationAction::Trap,
     };
-    let mut times = Times::new();
+    let mut times = StepTimes::since(Instant::now());
     keep_paths(&needs, action)?;
     times.add("path keeper");
     let network = if needs.network.is_some() { JailNetwork::Host } else { JailNetwork::None };
@@ -58,33 +57,6 @@ fn confine(sandbox: Sandbox, user: (Option<u32>, Option<u32>), needs: Needs) -> 
     report(&walls, network, sandbox == Sandbox::Required)?;
     info!("sandbox: walls took {times}");
     Ok(())
-}
-
-/// The time that each step has taken. Displayed as `350 us (jail 210, Landlock 140)`.
-struct Times {
-    last: Instant,
-    steps: Vec<(&'static str, u128)>,
-}
-
-impl Times {
-    fn new() -> Self {
-        Self { last: Instant::now(), steps: Vec::new() }
-    }
-
-    /// The step `name` is done.
-    fn add(&mut self, name: &'static str) {
-        let now = Instant::now();
-        self.steps.push((name, now.duration_since(self.last).as_micros()));
-        self.last = now;
-    }
-}
-
-impl fmt::Display for Times {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all: u128 = self.steps.iter().map(|(_, time)| time).sum();
-        let steps: Vec<_> = self.steps.iter().map(|(name, time)| format!("{name} {time}")).collect();
-        write!(f, "{all} us ({})", steps.join(", "))
-    }
 }
 
 /// The user and group to change to. Only root can; to stay the same, an ordinary user needs no change.

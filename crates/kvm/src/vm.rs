@@ -67,6 +67,9 @@ impl Vm {
 
     /// Adds a memory slot for each region of `ram`. The VM and its vCPUs keep it mapped.
     ///
+    /// Right after KVM_CREATE_IRQCHIP this takes several milliseconds, so add memory before: it waits until the kernel has freed what that
+    /// replaced (SRCU).
+    ///
     /// # Errors
     /// A region overlaps an existing slot, or KVM is out of slots.
     pub fn add_memory(&self, ram: &GuestRam) -> Result<(), Error> {

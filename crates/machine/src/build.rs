@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
-use tracing::debug;
+use tracing::info;
 use vmm_bus::{EventFd, Output, SystemEvent};
 use vmm_kvm::{Kvm, KvmVcpu, VCPU_CALLS, VCPU_STATE_CALLS};
 use vmm_memory::GuestRam;
@@ -22,6 +22,7 @@ use crate::plan_state::PlanState;
 use crate::platform::{self, Buses};
 use crate::restoring::Restore;
 use crate::run_state::RunState;
+use crate::step_times::StepTimes;
 use crate::supervisor_handles::SupervisorHandles;
 use crate::virtio::{GuestSide, VirtioDevices};
 use crate::{Error, Inputs, Plan, affinity, legacy};
@@ -57,7 +58,9 @@ impl Machine {
     ) -> Result<(Self, Lines), Error> {
         let OpenHost { kvm, cpu, pagemap, .. } = &*handles.host;
         check_host(&plan, kvm)?;
+        let mut times = StepTimes::since(Instant::now());
         let vm = Arc::new(platform::create_vm(&plan, kvm)?);
+        times.add("VM");
 
         let load_started = Instant::now();
         let mut ram = match &restore {
@@ -73,6 +76,10 @@ impl Machine {
         }
         let load_time = load_started.elapsed();
         plan.boot.add_memory(&vm, &ram)?;
+        times.add("memory");
+        // After the memory: KVM_SET_USER_MEMORY_REGION waits several milliseconds for those who may still use the I/O bus that this replaces.
+        platform::create_irqchip(&plan, &vm)?;
+        times.add("interrupt controllers");
 
         let plan_state = PlanState::of(&plan, handles.about.directory.clone());
         let buses = Buses::new();
@@ -82,19 +89,23 @@ impl Machine {
             Lines { serial: plan.serial.clone(), uart: connected.serial, consoles: virtio.take_consoles() };
         let guest = GuestSide { vm: &vm, buses: &buses, ram: &ram, news: handles.news };
         virtio.connect(&plan.virtio, &guest)?;
+        times.add("devices");
 
         let mut observer = Observer::new(handles.diagnostics, handles.lines, handles.is_raw_terminal, &vm)?;
         let created = match &mut restore {
             Some(restore) => restore.vcpus(&plan, (kvm, *cpu), &vm)?,
             None => platform::create_vcpus(&plan, (kvm, *cpu), &vm)?,
         };
+        times.add("vCPUs");
         let is_restored = restore.is_some();
         let memory_file = restore.as_ref().and_then(|restore| restore.name_file(&ram));
         if let Some(restore) = restore {
             restore.devices(&connected.states, &printed, virtio)?;
+            times.add("states of devices");
         }
         let vcpus = spawn_vcpus(&plan, created, &buses, &mut observer, &handles.vcpu_ended)?;
-        debug!("machine is built");
+        times.add("threads");
+        info!("machine built in {times}");
         let machine = Self {
             vcpus,
             virtio: std::mem::take(virtio),

@@ -75,6 +75,7 @@ mod same_names;
 mod saved_memory;
 mod saving;
 mod signals;
+mod step_times;
 mod supervisor;
 mod supervisor_handles;
 mod system_calls;
@@ -105,6 +106,7 @@ pub use plan::Plan;
 pub use platform::{FirmwareTables, GuestPlan, HostCpuError, RegisterConflict};
 pub use restoring::Restore;
 pub use signals::outlive_file_limits;
+pub use step_times::StepTimes;
 pub use supervisor::{Commander, Confine, Offloaded, Run, RunError, Service, Start, Supervisor, Timeouts};
 pub use virtio::{TransportPlan, VirtioPlan};
 /// How a guest can end its machine.

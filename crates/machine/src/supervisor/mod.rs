@@ -58,6 +58,7 @@ use crate::message::{Key, Message};
 use crate::open_host::OpenHost;
 use crate::run_state::RunState;
 use crate::signals::Signals;
+use crate::step_times::StepTimes;
 use crate::supervisor_handles::SupervisorHandles;
 use crate::virtio;
 use crate::worker::Worker;
@@ -209,6 +210,8 @@ pub struct Supervisor {
     news: Arc<EventFd>,
     /// When the process started, for the log.
     started: Instant,
+    /// The steps of the start. None once the first guest has begun.
+    times: Option<StepTimes>,
     /// In raw mode from the first machine's start to the last one's end.
     terminal: Option<RawMode>,
 }
@@ -268,6 +271,7 @@ impl Supervisor {
             vcpu_ended,
             news,
             started,
+            times: Some(StepTimes::since(started)),
             terminal: None,
         };
         if let Some(end) = timeouts.run {
@@ -375,6 +379,7 @@ impl Supervisor {
             confine,
             ..
         } = start;
+        self.step_done("opening files");
         (self.announcements, self.happenings) = (announcements, events.clone());
         self.device_log.report_to(events);
         let lines = diagnostics.lines.clone().map_or_else(Messages::to_stderr, Ok);
@@ -390,6 +395,7 @@ impl Supervisor {
             Offloaded::Done(opened) => opened?,
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
         };
+        self.step_done("opening KVM and consoles");
         let mut needs = inputs.needs();
         let calls = needs.calls.clone();
         needs.removes.extend(targets.removes());
@@ -403,6 +409,7 @@ impl Supervisor {
             }
             KeeperWatch::new().map(|keeper| self.events.add(Source::KeeperWatch(keeper))).transpose()?;
         }
+        self.step_done("walls");
         if let Some(metrics) = &metrics {
             metrics.start().context("thread of the counters")?;
         }
@@ -421,11 +428,19 @@ impl Supervisor {
             Offloaded::Done(machine) => machine,
             Offloaded::Ended(ending) => return Ok(Offloaded::Ended(ending)),
         };
+        self.step_done("building");
         let confined = self.confine_main(calls, config.on_reboot == OnReboot::Restart);
         Ok(match self.started(machine, confined)? {
             Offloaded::Done(machine) => Offloaded::Done((machine, handles)),
             Offloaded::Ended(ending) => Offloaded::Ended(ending),
         })
+    }
+
+    /// The step `name` of the start is done.
+    fn step_done(&mut self, name: &'static str) {
+        if let Some(times) = &mut self.times {
+            times.add(name);
+        }
     }
 
     /// The machine, if the last `step` of its start is done; otherwise it is dropped.

@@ -30,6 +30,10 @@ impl Supervisor {
             machine.start();
             let (total, load) = (self.started.elapsed().as_micros(), machine.load_time.as_micros());
             info!("first KVM_RUN after {total} us, of which kernel file {load} us");
+            self.step_done("starting the vCPUs");
+            if let Some(times) = self.times.take() {
+                info!("the start took {times}");
+            }
         } else {
             info!("the machine is configured and waits to be started");
             self.notify_terminal("not started; Ctrl-A p starts the guest");

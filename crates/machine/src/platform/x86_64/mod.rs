@@ -27,5 +27,5 @@ pub(crate) use ports::{LEGACY_SPACE, PCI_REGISTERS, check_registers};
 pub(crate) use registers::{crash_note, expected_registers, shown_step};
 pub(crate) use vcpu_ids::{check_vcpu_ids, shown_vcpu_ids};
 pub(crate) use vcpus::{bare_vcpus, check_cpu, create_vcpus};
-pub(crate) use vm::create_vm;
+pub(crate) use vm::{create_irqchip, create_vm};
 pub(crate) use vmm_arch::cpuid::FeaturePolicy;
