@@ -42,13 +42,24 @@ pub(super) fn measure<S: Serialize, T: DeserializeOwned>(
     timeout: Duration,
     (assets, always_rig): (&Assets, bool),
 ) -> Result<T, Failure> {
+    measure_in(in_rig(always_rig), part, spec, timeout, assets)
+}
+
+/// The same, in the rig if `in_rig`.
+pub(super) fn measure_in<S: Serialize, T: DeserializeOwned>(
+    in_rig: bool,
+    part: Part,
+    spec: &S,
+    timeout: Duration,
+    assets: &Assets,
+) -> Result<T, Failure> {
     let dir = dir()?;
     let spec_path = write("spec.json", &serde_json::to_vec_pretty(spec)?)?;
     let inner = |out: &Path| -> Result<[OsString; 5], Failure> {
         let program = std::env::current_exe()?.into_os_string();
         Ok([program, "bench-inner".into(), part.name().into(), spec_path.clone().into(), out.into()])
     };
-    let code = if in_rig(always_rig) {
+    let code = if in_rig {
         let reason = rig::reason_for_rig().map_or("as requested".to_owned(), |reason| reason.to_string());
         note(&format!("{reason}; measuring in the rig"));
         let rig = Rig::new(assets).results(&dir).timeout(timeout);

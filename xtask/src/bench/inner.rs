@@ -8,6 +8,7 @@ mod memory;
 pub(super) mod net;
 mod run;
 mod smaps;
+mod snapshot;
 mod warm;
 
 use std::process::ExitCode;
@@ -24,5 +25,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Part::Memory => arguments.measure(memory::all),
         Part::Net if !arguments.own_network => net::in_own_network(arguments),
         Part::Net => arguments.measure(net::all),
+        Part::Snapshot => arguments.measure(snapshot::all),
     }
 }

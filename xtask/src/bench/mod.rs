@@ -2,7 +2,7 @@
 //! interleaved runs, so that noise affects all of them alike.
 //!
 //! The outer half prepares and reports; [`inner`] measures, in the rig if this host's KVM can't run Linux. [`exits`] is a
-//! separate benchmark that runs afterwards; [`block`], [`net`] and [`memory`] take longer and only run when requested.
+//! separate benchmark that runs afterwards; [`block`], [`net`], [`memory`] and [`snapshot`] take longer and only run when requested.
 
 mod block;
 mod contenders;
@@ -13,6 +13,7 @@ mod memory;
 mod net;
 mod part;
 mod report;
+mod snapshot;
 mod spec;
 mod stats;
 mod words;
@@ -70,6 +71,8 @@ enum Benchmark {
     Net(net::Arguments),
     /// The monitor's memory per device and per vCPU
     Memory(memory::Arguments),
+    /// Time to save a machine and to restore it
+    Snapshot(snapshot::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -79,6 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Some(Benchmark::Block(arguments)) => block::run(arguments),
         Some(Benchmark::Net(arguments)) => net::run(arguments),
         Some(Benchmark::Memory(arguments)) => memory::run(arguments),
+        Some(Benchmark::Snapshot(arguments)) => snapshot::run(arguments),
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) enum Part {
     Block,
     Memory,
     Net,
+    Snapshot,
 }
 
 impl Part {
@@ -22,6 +23,7 @@ impl Part {
             Self::Block => "block",
             Self::Memory => "memory",
             Self::Net => "net",
+            Self::Snapshot => "snapshot",
         }
     }
 }

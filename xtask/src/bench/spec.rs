@@ -242,3 +242,32 @@ pub(super) struct NetFigure {
     /// `None` for the veth pair.
     pub(super) costs: Option<Costs>,
 }
+
+/// Specification of the snapshot benchmark.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct SnapshotSpec {
+    pub(super) rounds: u32,
+    /// Timeout of each guest.
+    pub(super) timeout_s: u64,
+    pub(super) warm: Vec<PathBuf>,
+    /// The monitor's command, to which a control socket is added.
+    pub(super) guest: Contender,
+    /// What the guest prints when it can be saved.
+    pub(super) ready: String,
+    /// What is typed to a restored guest, and its answer.
+    pub(super) typed: String,
+    pub(super) echoed: String,
+}
+
+/// One machine that was saved and restored.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct SnapshotSample {
+    /// Time that the command took that saves it.
+    pub(super) save_ms: f64,
+    /// Time from exec of the restore to the first KVM_RUN, as logged by vmm-bin.
+    pub(super) first_run_us: u64,
+    /// The steps of that time, as logged.
+    pub(super) steps: Vec<(String, u64)>,
+    /// Time from exec of the restore to the guest's answer.
+    pub(super) echo_ms: f64,
+}

@@ -1,6 +1,6 @@
 //! A monitor whose guest prints to standard output.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -41,6 +41,12 @@ impl Guest {
 
     pub(super) fn pid(&self) -> u32 {
         self.process.0.id()
+    }
+
+    /// Types `text`.
+    pub(super) fn send(&mut self, text: &str) -> Result<(), String> {
+        let pipe = self.process.0.stdin.as_mut().expect("its standard input is a pipe");
+        pipe.write_all(text.as_bytes()).map_err(|error| format!("the monitor reads nothing: {error}"))
     }
 
     /// The guest's output that has been read so far.

@@ -14,7 +14,7 @@ const PROMPT: &str = "~ # ";
 /// Maximum time from init's first line to the prompt: a few mounts and the start of a shell.
 const PROMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Parts of a line that vmm-bin logs with -v: `first KVM_RUN after 5000 us, of which kernel file 3000 us`.
-const FIRST_RUN: &str = "first KVM_RUN after ";
+pub(super) const FIRST_RUN: &str = "first KVM_RUN after ";
 const KERNEL_FILE: &str = "kernel file ";
 
 /// Runs all rounds: in each, every monitor in turn.
@@ -61,7 +61,7 @@ fn measure(contender: &Contender, spec: &Spec, sample: &mut Sample) -> Result<()
 }
 
 /// The number that follows `marker` in `line`.
-fn number_after(line: &str, marker: &str) -> Option<u64> {
+pub(super) fn number_after(line: &str, marker: &str) -> Option<u64> {
     let rest = line.split_once(marker)?.1;
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     rest[..digits].parse().ok()
