@@ -73,6 +73,8 @@ pub(crate) enum Failure {
     Control { path: PathBuf, source: io::Error },
     #[error("--set {0}")]
     Set(String),
+    #[error("restore: {0}")]
+    SnapshotPlace(String),
     #[error(transparent)]
     Ctl(#[from] CtlError),
 }
@@ -157,6 +159,7 @@ impl Failure {
             | Self::Background
             | Self::NoKeys
             | Self::Set(_)
+            | Self::SnapshotPlace(_)
             | Self::Config(ConfigError::Flag { .. })
             | Self::LogFile { .. }
             | Self::Stream(_)

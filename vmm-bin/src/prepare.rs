@@ -35,7 +35,7 @@ impl ReadConfig {
     pub(crate) fn new(args: &Args, inherited: Inherited, streams: &Streams) -> Result<Self, Failure> {
         if let Some(args) = args.restore() {
             let (file, restore) = restore::open(args)?;
-            let named = Some(args.directory.join("manifest.json"));
+            let named = Some(args.config_file());
             let read = Self::merged((file, named), args.run.overrides()?, None, inherited)?;
             return Ok(Self { restore: Some(restore), ..read });
         }

@@ -7,7 +7,7 @@ use vmm_snapshot::Snapshot;
 
 use crate::finish::Failure;
 use crate::json_fields::set_field;
-use crate::restore_args::RestoreArgs;
+use crate::restore_args::{Place, RestoreArgs};
 
 /// What `--set` may change: how the machine is connected to the host, and what follows its guest's reset. The rest is what the guest
 /// has seen.
@@ -27,9 +27,11 @@ const FIXED: &[&str] = &["type", "id", "slot"];
 
 /// Opens the snapshot, and reads the config in it.
 pub(crate) fn open(args: &RestoreArgs) -> Result<(ConfigFile, Restore), Failure> {
-    let snapshot = Snapshot::open(&args.directory)?;
-    let place = args.directory.join("memory").display().to_string();
-    let restore = Restore::new(snapshot, place, args.loading(), args.clock())?;
+    let (snapshot, memory) = match args.place().map_err(Failure::SnapshotPlace)? {
+        Place::Directory(directory) => (Snapshot::open(directory)?, &*directory.join("memory")),
+        Place::Files { state, memory } => (Snapshot::open_files(state, memory)?, memory),
+    };
+    let restore = Restore::new(snapshot, memory.display().to_string(), args.loading(), args.clock())?;
     let mut fields = restore.config().clone();
     // The machine that was saved may still use it.
     fields.remove("control");
@@ -37,7 +39,7 @@ pub(crate) fn open(args: &RestoreArgs) -> Result<(ConfigFile, Restore), Failure>
         set(&mut fields, change).map_err(Failure::Set)?;
     }
     let text = format!("{:#}", Value::Object(fields));
-    let mut file = ConfigFile::parse(&text, &args.directory.join("manifest.json"))?;
+    let mut file = ConfigFile::parse(&text, &args.config_file())?;
     // Only its directory matters from here on.
     file.origin = Some(restore.directory().join("snapshot"));
     Ok((file, restore))

@@ -31,14 +31,20 @@ impl Snapshot {
     /// A file can't be read or is refused, or `manifest.json` and the manifest in the state differ.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let manifest = read_manifest(directory)?;
-        let [state, memory] = [STATE, MEMORY].map(|name| directory.join(name));
-        let files = (open(&state)?, open(&memory)?);
-        let places = (state.display().to_string(), memory.display().to_string());
-        let snapshot = Self::check(files, (&places.0, &places.1))?;
+        let snapshot = Self::open_files(&directory.join(STATE), &directory.join(MEMORY))?;
         if *snapshot.state.manifest() != manifest {
             return Err(Error::OtherManifest(directory.to_owned()));
         }
         Ok(snapshot)
+    }
+
+    /// Opens a state and a memory file that needn't be in a snapshot's directory. Disks that are in the snapshot are then not found.
+    ///
+    /// # Errors
+    /// A file can't be read or is refused.
+    pub fn open_files(state: &Path, memory: &Path) -> Result<Self, Error> {
+        let files = (open(state)?, open(memory)?);
+        Self::check(files, (&state.display().to_string(), &memory.display().to_string()))
     }
 
     /// The snapshot in a state and a memory file, which are at their beginnings.

@@ -11,11 +11,12 @@ use libtest_mimic::Trial;
 use serde_json::{Value, from_slice, json};
 use tempfile::TempDir;
 
-use crate::common::BAD_CONFIG;
+use crate::common::{BAD_CONFIG, USAGE};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
         snapshot_of_a_running_machine_is_continued_and_the_machine_goes_on,
+        snapshot_in_two_files_is_restored,
         snapshot_of_a_paused_machine_leaves_it_paused,
         snapshot_of_a_machine_that_waits_for_its_start_begins_there,
         snapshot_of_a_flat_guest_without_interrupts_begins_where_it_was,
@@ -136,6 +137,38 @@ fn snapshot_of_a_running_machine_is_continued_and_the_machine_goes_on() {
         copy.quit();
     }
     machine.echoes("still");
+    machine.quit();
+}
+
+/// Of the directory's files only two are needed, wherever they are.
+fn snapshot_in_two_files_is_restored() {
+    let machine = Machine::ready(json!({}));
+    let snapshot = machine.save("snap", &[]);
+    let elsewhere = TempDir::new().unwrap();
+    let [state, memory] = ["state", "memory"].map(|name| {
+        let to = elsewhere.path().join(format!("its-{name}"));
+        fs::rename(snapshot.join(name), &to).unwrap();
+        to.to_str().unwrap().to_owned()
+    });
+    for options in [&[&*memory][..], &[&memory, "--memory", "copy"]] {
+        let mut copy = restored(Path::new(&state), options);
+        copy.echoes("from two files");
+        copy.quit();
+    }
+    let refused = |snapshot: &str, options: &[&str]| {
+        let mut monitor = Monitor::command(["restore", snapshot]).args(options).start();
+        monitor.expect_code(USAGE, DEADLINE);
+        monitor.stderr()
+    };
+    let told = refused(&state, &[]);
+    assert!(
+        told.ends_with(
+            "its-state is a file: name the snapshot's directory, or also the file with its memory\n"
+        ),
+        "{told}"
+    );
+    let told = refusal(Path::new(&memory), &[&state]);
+    assert!(told.contains("its-memory"), "{told}");
     machine.quit();
 }
 
