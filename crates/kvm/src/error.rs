@@ -30,6 +30,17 @@ pub enum Error {
         /// Error from the kernel.
         source: io::Error,
     },
+    /// The guest's TSC has another frequency than the host's, which can't scale it.
+    #[error(
+        "the guest's TSC runs at {guest} kHz and this host's at {host} kHz, which its processor can't scale: restore it on a host with TSC \
+         scaling, or with the same frequency"
+    )]
+    TscFrequency {
+        /// The guest's, in kHz.
+        guest: u32,
+        /// The host's, in kHz.
+        host: u32,
+    },
     /// KVM_INTERRUPT was issued on a VM with in-kernel interrupt controllers.
     #[error(
         "KVM_INTERRUPT: vector {vector:#x} can't be injected into a VM with in-kernel interrupt controllers: raise an interrupt line \

@@ -172,9 +172,13 @@ impl KvmVcpu {
         if !is_given {
             self.set_cpuid(&state.cpuid)?;
         }
-        if state.tsc_khz.is_some() && state.tsc_khz != self.tsc_khz() {
-            // Before the TSC. A host without TSC scaling refuses a frequency more than 250 ppm from its own.
-            self.fd.set_tsc_khz(state.tsc_khz.unwrap_or_default()).named("KVM_SET_TSC_KHZ")?;
+        if let Some(guest) = state.tsc_khz
+            && let host = self.tsc_khz()
+            && host != state.tsc_khz
+        {
+            // Before the TSC. A host without TSC scaling refuses a frequency that is more than 250 ppm above its own.
+            let refused = |_| Error::TscFrequency { guest, host: host.unwrap_or_default() };
+            self.fd.set_tsc_khz(guest).map_err(refused)?;
         }
         self.fd.set_mp_state(state.mp_state).named("KVM_SET_MP_STATE")?;
         // Clears pending exceptions; setting the events restores them.

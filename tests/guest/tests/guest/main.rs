@@ -12,6 +12,7 @@ mod console;
 mod endings;
 mod example;
 mod fio;
+mod golden;
 mod host;
 mod initrd;
 mod input;
@@ -62,6 +63,7 @@ fn tests() -> Vec<Trial> {
         console::tests(),
         rootfs::tests(),
         fio::tests(),
+        golden::tests(),
         smp::tests(),
         no_acpi::tests(),
         clock::tests(),
