@@ -1,7 +1,8 @@
 //! Shared by the targets that access a device's registers.
 
 use vmm_virtio::testing::{Buf, Driver};
-use vmm_virtio::{ConfigSpace, Fault, Session, Step, VirtioDevice};
+use vmm_snapshot::{FieldReader, FieldWriter, State, StateError};
+use vmm_virtio::{ConfigSpace, Fault, Persistence, Persistent, Session, Step, VirtioDevice};
 
 /// Answers each chain with the number of chains before it, modulo 256.
 pub struct Counter {
@@ -37,9 +38,42 @@ impl VirtioDevice for Counter {
         })
     }
 
+    fn persistence(&mut self) -> Persistence<'_> {
+        Persistence::Own(self)
+    }
+
     fn config_written(&mut self, session: &mut Session) -> Result<(), Fault> {
         self.config.update(|bytes| bytes[0] = bytes[0].wrapping_add(1));
         session.config_changed();
+        Ok(())
+    }
+}
+
+/// The number of chains, modulo 256.
+pub struct Count(u8);
+
+impl State for Count {
+    const KIND: &'static str = "fuzz.counter";
+    const VERSION: u16 = 1;
+
+    fn save(&self, fields: &mut FieldWriter) {
+        fields.u8(self.0);
+    }
+
+    fn load(_version: u16, fields: &mut FieldReader<'_>) -> Result<Self, StateError> {
+        fields.u8("count").map(Self)
+    }
+}
+
+impl Persistent for Counter {
+    type State = Count;
+
+    fn save(&mut self) -> Result<Count, String> {
+        Ok(Count(self.count))
+    }
+
+    fn load(&mut self, state: Count) -> Result<(), StateError> {
+        self.count = state.0;
         Ok(())
     }
 }

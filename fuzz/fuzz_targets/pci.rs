@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use vmm_bus::{BusDevice, Outcome};
 use vmm_fuzz::registers::{self, Counter};
 use vmm_virtio::PCI_BAR_LEN;
-use vmm_virtio::testing::Driver;
+use vmm_virtio::testing::{Driver, without_filters};
 
 /// The function's place in the memory of the bus.
 const SLOT: u64 = 3 << 15;
@@ -15,7 +15,7 @@ const SLOT: u64 = 3 << 15;
 const WIDTHS: [usize; 4] = [1, 2, 4, 8];
 
 // Steps of eight bytes: the action and width, the place, and four bytes of the value, which can be repeated.
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: without_filters(), |data: &[u8]| {
     let driver = Driver::new_pci(Counter::new(), 42);
     for step in data.chunks_exact(8).take(256) {
         let &[what, place, high, repeat, a, b, c, d] = step else { unreachable!() };

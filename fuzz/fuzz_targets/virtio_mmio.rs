@@ -4,9 +4,9 @@
 use libfuzzer_sys::fuzz_target;
 use vmm_fuzz::registers::{self, Counter};
 use vmm_virtio::MMIO_LEN;
-use vmm_virtio::testing::Driver;
+use vmm_virtio::testing::{Driver, without_filters};
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: without_filters(), |data: &[u8]| {
     // Registers are 4 bytes apart up to the configuration space; some accesses are unaligned, some at the end.
     registers::access(Driver::new(Counter::new(), 42), data, |kind, place| match kind {
         0 => u64::from(place),

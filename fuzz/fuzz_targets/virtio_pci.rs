@@ -3,10 +3,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use vmm_fuzz::registers::{self, Counter};
-use vmm_virtio::testing::Driver;
+use vmm_virtio::testing::{Driver, without_filters};
 use vmm_virtio::{PCI_BAR_LEN, PCI_NOTIFY};
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: without_filters(), |data: &[u8]| {
     // Fields of the common configuration are 1, 2 or 4 bytes wide.
     registers::access(Driver::new_pci(Counter::new(), 42), data, |kind, place| match kind {
         0 => u64::from(place),

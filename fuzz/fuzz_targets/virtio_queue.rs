@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vmm_virtio::testing::{Descriptor, Driver, features};
+use vmm_virtio::testing::{Descriptor, Driver, features, without_filters};
 use vmm_virtio::{Chain, Fault, Session, Step, VirtioDevice};
 
 const SIZE: u16 = 16;
@@ -44,7 +44,7 @@ fn use_all(chain: Chain<'_>) -> Result<Step, Fault> {
     Ok(Step::Used(u32::try_from(chain.writable().len()).unwrap_or(u32::MAX)))
 }
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: without_filters(), |data: &[u8]| {
     let mut driver = Driver::new(Box::new(Greedy), 42);
     let mut rounds = data.chunks(3 + usize::from(SIZE) + 2 * DESCRIPTOR * usize::from(SIZE)).take(4);
     let Some(first) = rounds.next() else { return };
