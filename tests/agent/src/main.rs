@@ -1,7 +1,8 @@
-//! `guest-agent COMMAND ARGUMENTS`: network operations that tests run in the guest. Each command prints its result as a line.
+//! `guest-agent COMMAND ARGUMENTS`: operations that tests run in the guest, most of them on the network. Each command prints its result as a line.
 
 #![forbid(unsafe_code)]
 
+mod clock;
 mod endpoint;
 
 use std::env;
@@ -23,6 +24,7 @@ const USAGE: &str = "guest-agent COMMAND
   many PEER COUNT        open COUNT simultaneous connections to an echo server, and use each
   hold PEER COUNT        keep COUNT connections open until standard input ends
   flood ADDRESS SECONDS  send datagrams as fast as possible
+  clock ROUNDS           read the time on each processor in turn, and check that it never goes back
 LISTEN is tcp:PORT or vsock:PORT, PEER tcp:ADDRESS:PORT or vsock:CID:PORT";
 
 /// Timeout for a reply.
@@ -59,6 +61,7 @@ fn run(words: &[&str]) -> io::Result<String> {
         ["ask", address] => timed(|| ask(address)),
         ["many", end, count] => many(end, number(count)?),
         ["hold", end, count] => hold(end, number(count)?),
+        ["clock", rounds] => clock::compare(number(rounds)?),
         ["flood", address, seconds] => flood(address, Duration::from_secs(number(seconds)?)),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, USAGE)),
     }

@@ -70,7 +70,7 @@ pub(crate) fn boot(image: (KernelKind, Image), cmdline: &str) -> Launch {
 }
 
 /// The values that the guest's init prints when Linux is up.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct InitUp {
     pub(crate) cpus: u64,
     pub(crate) mem_kb: u64,

@@ -27,10 +27,12 @@ mod pausing;
 mod pci;
 mod power;
 mod rootfs;
+mod saved;
 mod session;
 mod settings;
 mod shell;
 mod smp;
+mod snapshot;
 mod usernet;
 mod vhost;
 mod virtio;
@@ -52,6 +54,7 @@ fn tests() -> Vec<Trial> {
         output::tests(),
         memory::tests(),
         pausing::tests(),
+        snapshot::tests(),
         commands::tests(),
         power::tests(),
         virtio::tests(),
