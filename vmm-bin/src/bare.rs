@@ -11,7 +11,7 @@ use vmm_boot::{FlatImage, ImageError, Role, SourceError, SourceFile, SourceProbl
 use vmm_config::Flag;
 
 /// The commands of the program.
-pub(crate) const COMMANDS: [&str; 5] = ["schema", "ctl", "doctor", "snapshot", "help"];
+pub(crate) const COMMANDS: [&str; 6] = ["schema", "ctl", "doctor", "restore", "snapshot", "help"];
 
 /// The positional arguments, in order.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ pub(crate) enum BareError {
     GivenTwice { file: String, flag: Flag, what: &'static str },
     #[error("{file}: a positional argument is a Linux kernel, but --flat names an image; remove one of them")]
     BesideFlat { file: String },
-    #[error("{command} is a command and takes no flags; for a file of that name, write ./{command}")]
+    #[error("{command} is a command, which comes before its flags; for a file of that name, write ./{command}")]
     Command { command: String },
     #[error("{file}: {found}; {remedy}")]
     Misplaced { file: String, found: &'static str, remedy: String },
@@ -222,4 +222,20 @@ fn head(source: &mut SourceFile) -> io::Result<Vec<u8>> {
 
 fn shown(argument: &OsStr) -> String {
     argument.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::COMMANDS;
+
+    #[test]
+    fn commands_are_those_of_the_program() {
+        let mut command = crate::command();
+        command.build();
+        let mut found: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let mut listed = COMMANDS;
+        found.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(found, listed);
+    }
 }
