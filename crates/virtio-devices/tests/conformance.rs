@@ -6,6 +6,7 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use vmm_sandbox::Allow;
@@ -33,10 +34,12 @@ const RNG: Expectations = Expectations {
     ..Expectations::NONE
 };
 
-/// A disk whose file is deleted when it is dropped.
+/// A disk whose file is deleted when it is dropped. All are unchanged copies of one disk, so that one can have the state of another until
+/// it is written.
 fn disk(mut fields: Value) -> Box<dyn VirtioDevice> {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.as_file().set_len(1 << 20).expect("a sparse megabyte");
+    file.as_file().set_modified(SystemTime::UNIX_EPOCH).expect("it is the test's own");
     (fields["path"], fields["queues"]) = (json!(file.path()), json!(1));
     open("block", fields)
 }

@@ -11,6 +11,7 @@ use super::config::Cache;
 use super::image::{Image, Source};
 use super::properties::DiskProperties;
 use super::shape::Shape;
+use super::stamp::StampedFile;
 use super::{Block, Disk};
 
 const OUT: u32 = 1;
@@ -40,6 +41,10 @@ impl Source for Recorded {
 
     fn read_bytes(&mut self, _: u64, _: &mut [u8]) -> io::Result<()> {
         Ok(())
+    }
+
+    fn files(&self) -> Vec<StampedFile<'_>> {
+        Vec::new()
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
 use vmm_virtio::DeviceError;
@@ -23,6 +24,7 @@ const OVERLAY: &str = ", or use an \"overlay\"";
 #[derive(Debug)]
 pub(super) struct DiskFile {
     pub(super) file: File,
+    pub(super) path: PathBuf,
     pub(super) is_device: bool,
     /// To be kept for as long as the file.
     pub(super) below: LayersBelow,
@@ -33,7 +35,7 @@ impl DiskFile {
     pub(super) fn open(place: Place<'_>, access: Access) -> Result<Self, DeviceError> {
         let HostFile { file, is_device, below } = host_file::open(place, access, "an image file")?;
         lock(&file, place, access, OVERLAY)?;
-        Ok(Self { file, is_device, below })
+        Ok(Self { file, path: place.path.to_owned(), is_device, below })
     }
 
     /// The current length in bytes, also of a block device.

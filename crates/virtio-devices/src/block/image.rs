@@ -9,7 +9,12 @@ use vmm_virtio::Buffers;
 
 use super::file::DiskFile;
 use super::request::QUEUE_SIZE;
+use super::stamp::StampedFile;
 use crate::failure::StorageFailure;
+
+/// Maximum number of backing files of an image. Each needs a descriptor, and a lookup for data that isn't in the layers
+/// above.
+pub(super) const BACKING_MAX: usize = 64;
 
 /// A readable disk, addressed by byte offset.
 pub(super) trait Source: Send {
@@ -18,6 +23,9 @@ pub(super) trait Source: Send {
 
     /// The same for memory of the monitor.
     fn read_bytes(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// The files with its contents, from the one that is written downwards, without temporary ones.
+    fn files(&self) -> Vec<StampedFile<'_>>;
 }
 
 /// A writable disk. All accesses are whole sectors within it.
@@ -83,5 +91,9 @@ impl Source for RawSource {
 
     fn read_bytes(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.image.file.read_exact_at(into, offset)
+    }
+
+    fn files(&self) -> Vec<StampedFile<'_>> {
+        vec![StampedFile { file: &self.image.file, path: &self.image.path }]
     }
 }

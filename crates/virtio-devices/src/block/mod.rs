@@ -28,6 +28,7 @@ mod raw;
 pub mod request;
 mod serve;
 mod shape;
+mod stamp;
 mod state;
 mod temporary;
 mod update;
@@ -49,6 +50,7 @@ use self::pace::Pace;
 use self::properties::DiskProperties;
 use self::raw::Raw;
 use self::request::{QUEUE_SIZE, SECTOR_LEN, SERIAL_LEN};
+use self::stamp::{Stamp, StampedFile};
 use crate::failure::StorageFailure;
 use crate::timer::{TIMER_CALLS, Timer};
 
@@ -87,6 +89,8 @@ pub struct Block {
     /// A message for the user before the guest writes.
     caution: Option<String>,
     errors: IoErrors,
+    /// Those of the disk's files when it was last saved or loaded.
+    stamps: Vec<Stamp>,
 }
 
 /// The storage.
@@ -107,6 +111,14 @@ impl Disk {
         match self {
             Self::Raw(_) => false,
             Self::Image(image) => image.is_temporary(),
+        }
+    }
+
+    /// The files with its contents.
+    fn files(&self) -> Vec<StampedFile<'_>> {
+        match self {
+            Self::Raw(raw) => vec![raw.stamped()],
+            Self::Image(image) => image.files(),
         }
     }
 }
@@ -262,6 +274,7 @@ impl Block {
             unannounced: false,
             caution,
             errors: IoErrors::default(),
+            stamps: Vec::new(),
         })
     }
 

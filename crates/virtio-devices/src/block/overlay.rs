@@ -12,6 +12,7 @@ use vmm_virtio::Buffers;
 
 use super::image::{Image, Source};
 use super::request::QUEUE_SIZE;
+use super::stamp::StampedFile;
 
 /// Size of the overlay's blocks in bytes: a host page, which is the block size of most file systems.
 pub(super) const BLOCK_LEN: u64 = 4096;
@@ -124,6 +125,10 @@ impl Source for Overlay {
             }
         }
         Ok(())
+    }
+
+    fn files(&self) -> Vec<StampedFile<'_>> {
+        self.base.files()
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -15,6 +16,7 @@ use super::errors::Operation;
 use super::file::DiskFile;
 use super::request::Request;
 use super::shape::{DirectAlignment, Shape, direct_alignment};
+use super::stamp::StampedFile;
 use crate::failure::{FlushState, StorageFailure};
 use crate::left_out::left_out;
 use crate::loop_device::LayersBelow;
@@ -32,6 +34,7 @@ const WORK_MAX: u64 = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Raw {
     file: Arc<File>,
+    path: PathBuf,
     /// Of what goes to [`DIRECT`], if that is open.
     direct: Option<DirectAlignment>,
     pub(super) engine: Engine<Submitted>,
@@ -115,6 +118,7 @@ impl Raw {
         Ok((
             Self {
                 file,
+                path: image.path,
                 direct,
                 engine,
                 work: 0,
@@ -125,6 +129,11 @@ impl Raw {
             },
             shape,
         ))
+    }
+
+    /// Its file.
+    pub(super) fn stamped(&self) -> StampedFile<'_> {
+        StampedFile { file: &self.file, path: &self.path }
     }
 
     /// The current length of the file.

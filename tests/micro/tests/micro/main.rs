@@ -36,6 +36,7 @@ mod sandbox;
 mod serial;
 mod smp;
 mod snapshot;
+mod snapshot_disks;
 mod state;
 mod status;
 mod step;
@@ -62,6 +63,7 @@ fn tests() -> Vec<Trial> {
         commands::tests(),
         control::tests(),
         snapshot::tests(),
+        snapshot_disks::tests(),
         own_device::tests(),
         crash::tests(),
         delivery::tests(),

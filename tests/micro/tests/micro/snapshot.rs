@@ -33,8 +33,8 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 /// A machine with a control socket, and the directory of its files.
-struct Machine {
-    monitor: Monitor,
+pub(crate) struct Machine {
+    pub(crate) monitor: Monitor,
     dir: TempDir,
 }
 
@@ -56,24 +56,24 @@ impl Machine {
         Self { monitor, dir }
     }
 
-    fn ready(fields: Value) -> Self {
+    pub(crate) fn ready(fields: Value) -> Self {
         let mut machine = Self::echoing(fields, &[]);
         machine.monitor.expect("ready\n", DEADLINE);
         machine
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn ctl(&self, words: &[&str]) -> Output {
+    pub(crate) fn ctl(&self, words: &[&str]) -> Output {
         let socket = self.path("vm.sock");
         Command::new(monitor_program()).arg("ctl").arg(socket).args(words).output().unwrap()
     }
 
     /// Takes a snapshot called `name`, and returns its path.
     #[track_caller]
-    fn save(&self, name: &str, options: &[&str]) -> PathBuf {
+    pub(crate) fn save(&self, name: &str, options: &[&str]) -> PathBuf {
         let path = self.path(name);
         let output = self.ctl(&[&["snapshot", path.to_str().unwrap()][..], options].concat());
         assert!(output.status.success(), "{output:?}");
@@ -90,19 +90,19 @@ impl Machine {
     }
 
     #[track_caller]
-    fn echoes(&mut self, text: &str) {
+    pub(crate) fn echoes(&mut self, text: &str) {
         self.monitor.send(text.as_bytes());
         self.monitor.expect(text, DEADLINE);
     }
 
-    fn quit(mut self) {
+    pub(crate) fn quit(mut self) {
         assert!(self.ctl(&["quit"]).status.success());
         self.monitor.expect_code(0, DEADLINE);
     }
 }
 
 /// The machine of a snapshot, with a control socket of its own in a new directory.
-fn restored(snapshot: &Path, options: &[&str]) -> Machine {
+pub(crate) fn restored(snapshot: &Path, options: &[&str]) -> Machine {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("vm.sock");
     let args = ["restore", snapshot.to_str().unwrap(), "--control", socket.to_str().unwrap()];
@@ -112,14 +112,14 @@ fn restored(snapshot: &Path, options: &[&str]) -> Machine {
 
 /// Asserts that no machine is started from this snapshot, and returns the message.
 #[track_caller]
-fn refusal(snapshot: &Path, options: &[&str]) -> String {
+pub(crate) fn refusal(snapshot: &Path, options: &[&str]) -> String {
     let mut monitor = Monitor::command(["restore", snapshot.to_str().unwrap()]).args(options).start();
     monitor.expect_code(BAD_CONFIG, DEADLINE);
     assert_eq!(monitor.stdout(), b"");
     monitor.stderr()
 }
 
-fn manifest(snapshot: &Path) -> Value {
+pub(crate) fn manifest(snapshot: &Path) -> Value {
     from_slice(&fs::read(snapshot.join("manifest.json")).unwrap()).unwrap()
 }
 

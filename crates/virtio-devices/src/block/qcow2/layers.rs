@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use imago::FormatAccess;
 use imago::qcow2::Qcow2;
@@ -21,6 +21,8 @@ use super::tables::Tables;
 use super::zstd::ZstdQcow2;
 use crate::block::file::DiskFile;
 use crate::block::format;
+use crate::block::image::BACKING_MAX;
+use crate::block::stamp::StampedFile;
 use crate::host_file::read_range;
 use crate::image_format::{self, ImageFormat};
 use crate::loop_device::LayersBelow;
@@ -30,9 +32,6 @@ use crate::shell;
 /// imago's view of an image and its backing files.
 pub(super) type Format = FormatAccess<View>;
 
-/// Maximum number of backing files. Each needs a descriptor, and a lookup for data that isn't in the layers
-/// above.
-const BACKING_MAX: usize = 64;
 /// Length of the first read: the default cluster size of `qemu-img create`.
 const FIRST_READ_LEN: usize = 64 << 10;
 
@@ -46,6 +45,7 @@ pub(super) struct Layers {
 
 struct Layer {
     file: File,
+    path: PathBuf,
     /// Its length in bytes when it was opened.
     len: u64,
     _below: LayersBelow,
@@ -133,6 +133,11 @@ impl Layers {
         Some(&self.files.first()?.file)
     }
 
+    /// All files, from the image downwards.
+    pub(super) fn stamped(&self) -> Vec<StampedFile<'_>> {
+        self.files.iter().map(|Layer { file, path, .. }| StampedFile { file, path }).collect()
+    }
+
     /// Whether a change of the image has been lost.
     pub(super) fn failure(&self) -> &ImageFailure {
         &self.failure
@@ -179,7 +184,7 @@ impl Layers {
 impl Layer {
     fn new(file: DiskFile, header: Option<Header>, place: Place<'_>) -> Result<Self, DeviceError> {
         let len = file.len().map_err(|error| place.host("has no length", &error))?;
-        Ok(Self { file: file.file, len, _below: file.below, header })
+        Ok(Self { file: file.file, path: file.path, len, _below: file.below, header })
     }
 
     /// Writable if it has a place for its failure.

@@ -40,6 +40,7 @@ use self::tables::Tables;
 use super::file::DiskFile;
 use super::image::{Image, Source};
 use super::request::SECTOR_LEN;
+use super::stamp::StampedFile;
 use crate::failure::StorageFailure;
 use crate::place::{Access, Place};
 use crate::shell;
@@ -270,6 +271,10 @@ impl Source for Qcow2Image {
 
     fn read_bytes(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.format.read(into, offset)
+    }
+
+    fn files(&self) -> Vec<StampedFile<'_>> {
+        self.layers.stamped()
     }
 }
 

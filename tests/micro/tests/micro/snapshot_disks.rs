@@ -1,0 +1,115 @@
+//! Disks of machines that are saved and restored.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use driver::{DEADLINE, guests};
+use harness::trials;
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::snapshot::{Machine, refusal, restored};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    trials![
+        snapshot_with_stop_goes_on_with_its_disk,
+        snapshot_beside_its_running_machine_is_refused_by_its_disk,
+        snapshot_whose_disk_was_written_since_is_refused_by_its_path,
+        snapshot_goes_on_with_a_copy_of_its_disk_from_that_time,
+    ]
+}
+
+/// Bytes from one sector that the guest writes to the next.
+const STRIDE: u64 = 4 << 20;
+
+/// The guest writes zeros to the next sector of its disk for each byte that it reads.
+fn writer(disk: &Value) -> Machine {
+    let flat = json!({"image": guests::path("disk-write"), "mode": "protected"});
+    Machine::ready(json!({"boot": {"flat": flat}, "irqchip": true, "devices": [disk]}))
+}
+
+fn disk(path: &Path) -> Value {
+    json!({"type": "block", "id": "root", "path": path})
+}
+
+/// A disk whose first sectors in which the guest writes have sevens.
+fn image(dir: &tempfile::TempDir) -> PathBuf {
+    let path = dir.path().join("root.img");
+    let file = File::create_new(&path).unwrap();
+    file.set_len(8 * STRIDE).unwrap();
+    (0..8).for_each(|index| file.write_all_at(&[7; 512], index * STRIDE).unwrap());
+    path
+}
+
+/// The first byte of the sectors in which the guest writes.
+fn sectors(path: &Path) -> [u8; 4] {
+    let file = File::open(path).unwrap();
+    [0, 1, 2, 3].map(|index| {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, index * STRIDE).unwrap();
+        byte[0]
+    })
+}
+
+/// A copy with its time, as `cp --preserve=timestamps` makes it.
+fn copy(path: &Path, to: &Path) {
+    fs::copy(path, to).unwrap();
+    File::open(to).unwrap().set_modified(fs::metadata(path).unwrap().modified().unwrap()).unwrap();
+}
+
+fn snapshot_with_stop_goes_on_with_its_disk() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = image(&dir);
+    let mut machine = writer(&disk(&path));
+    machine.echoes("1");
+    let snapshot = machine.save("snap", &["--stop"]);
+    machine.monitor.expect_code(0, DEADLINE);
+    let mut copy = restored(&snapshot, &[]);
+    copy.echoes("2");
+    copy.quit();
+    assert_eq!(sectors(&path), [0, 0, 7, 7]);
+}
+
+fn snapshot_beside_its_running_machine_is_refused_by_its_disk() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = image(&dir);
+    let mut machine = writer(&disk(&path));
+    let snapshot = machine.save("snap", &[]);
+    let message = refusal(&snapshot, &[]);
+    let expected = format!("devices[0].path: {} is ", path.display());
+    assert!(message.contains(&expected), "{message}");
+    assert!(message.contains("locked by another program: stop that one"), "{message}");
+    machine.echoes("1");
+}
+
+fn snapshot_whose_disk_was_written_since_is_refused_by_its_path() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = image(&dir);
+    let mut machine = writer(&disk(&path));
+    let snapshot = machine.save("snap", &[]);
+    machine.echoes("1");
+    assert!(machine.ctl(&["quit"]).status.success());
+    machine.monitor.expect_code(0, DEADLINE);
+    let message = refusal(&snapshot, &[]);
+    let expected = format!("root: virtio.block: stamp: {} was written after the snapshot", path.display());
+    assert!(message.contains(&expected), "{message}");
+    assert!(message.contains("--stop"), "{message}");
+}
+
+fn snapshot_goes_on_with_a_copy_of_its_disk_from_that_time() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let (path, to) = (image(&dir), dir.path().join("copy.img"));
+    let mut machine = writer(&disk(&path));
+    machine.echoes("1");
+    assert!(machine.ctl(&["pause"]).status.success());
+    let snapshot = machine.save("snap", &[]);
+    copy(&path, &to);
+    assert!(machine.ctl(&["resume"]).status.success());
+    machine.echoes("23");
+    let set = format!("devices.root.path={}", to.display());
+    let mut clone = restored(&snapshot, &["--set", &set]);
+    clone.echoes("2");
+    clone.quit();
+    assert_eq!((sectors(&path), sectors(&to)), ([0, 0, 0, 7], [0, 0, 7, 7]));
+}
