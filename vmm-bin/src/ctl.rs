@@ -33,8 +33,8 @@ pub(crate) fn run<E: From<CtlError>>(
         Request::Quit => Command::Quit,
         Request::Metrics => Command::Metrics,
         Request::Events => return follow(client, print),
-        Request::Snapshot { directory, stop } => {
-            return print(&ctl_snapshot::take(&mut client, directory, *stop)?).map(drop);
+        Request::Snapshot { directory, stop, disks } => {
+            return print(&ctl_snapshot::take(&mut client, directory, (*stop, *disks))?).map(drop);
         }
         Request::Balloon(device) => device.command("balloon", &mut client)?,
         Request::Block(device) => device.command("block", &mut client)?,

@@ -41,6 +41,9 @@ pub(crate) enum Request {
         /// End the machine and the monitor when the snapshot is complete
         #[arg(long)]
         stop: bool,
+        /// Copy the contents of the writable disks into the snapshot
+        #[arg(long)]
+        disks: bool,
     },
     /// Print a balloon's state, or change it: size=64M
     Balloon(Device),

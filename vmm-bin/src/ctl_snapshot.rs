@@ -1,12 +1,14 @@
 //! `vmm-bin ctl SOCKET snapshot DIR`: makes the files of a snapshot, which the monitor writes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
 
 use nix::sys::signal::{SigSet, Signal, raise};
+use serde_json::Value;
 use vmm_config::{Command, ErrorCode, SnapshotCommand, printable};
 use vmm_control::{Client, ClientError};
 use vmm_snapshot::{NewSnapshot, SnapshotFiles, verify};
@@ -16,24 +18,45 @@ use crate::ctl_error::CtlError;
 /// Signals that end `ctl`, after which the snapshot is removed.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
+/// Disks whose contents a snapshot can have: as many as files that a request takes besides those for state and memory.
+const DISKS_MAX: usize = 32;
+
 /// A snapshot that is being written, which a signal takes away.
 #[derive(Clone, Debug)]
 struct Interruptible(Arc<Mutex<Option<NewSnapshot>>>);
 
 /// Has the monitor write a snapshot to the new directory `directory`, and returns a line about it.
 ///
+/// With `with_disks` it contains the contents of the writable disks.
 /// With `stop` the machine ends when the monitor has written everything. What was written is then the guest: it isn't removed from then on,
 /// even if the directory can't get its name.
 ///
 /// # Errors
 /// The directory can't be made, or the monitor refuses or fails to write it. Nothing is left then.
-pub(crate) fn take(client: &mut Client, directory: &Path, stop: bool) -> Result<String, CtlError> {
+pub(crate) fn take(
+    client: &mut Client,
+    directory: &Path,
+    (stop, with_disks): (bool, bool),
+) -> Result<String, CtlError> {
+    let disks = if with_disks { writable_disks(client)? } else { Vec::new() };
     let new = NewSnapshot::create(directory).map_err(CtlError::NewSnapshot)?;
     let files = new.files().map_err(CtlError::NewSnapshot)?;
+    let of_disks: Vec<File> = disks
+        .iter()
+        .map(|id| new.disk(id).map(|(file, _)| file))
+        .collect::<Result<_, _>>()
+        .map_err(CtlError::NewSnapshot)?;
     let new = Interruptible::start(new, stop)?;
-    let command = Command::Snapshot(SnapshotCommand { stop });
-    let answer = client.execute_with(command, &[files.state.as_fd(), files.memory.as_fd()]);
-    let new = new.take();
+    let command = Command::Snapshot(SnapshotCommand { stop, disks });
+    let mut descriptors = vec![files.state.as_fd(), files.memory.as_fd()];
+    descriptors.extend(of_disks.iter().map(AsFd::as_fd));
+    let answer = client.execute_with(command, &descriptors);
+    let mut new = new.take();
+    if let Ok(result) = &answer
+        && let Err(error) = set_times(&of_disks, result)
+    {
+        return Err(if stop { CtlError::kept(new.keep().to_owned(), &error) } else { error });
+    }
     if stop {
         finish_stopped(new, files, answer.err())?;
     } else {
@@ -42,6 +65,36 @@ pub(crate) fn take(client: &mut Client, directory: &Path, stop: bool) -> Result<
     }
     let verified = verify(directory).map_err(CtlError::Snapshot)?;
     Ok(format!("{}: {}\n", printable(&directory.to_string_lossy()), verified.amounts()))
+}
+
+/// The ids of the disks that the guest can write.
+fn writable_disks(client: &mut Client) -> Result<Vec<String>, CtlError> {
+    let status = client.execute(Command::Status)?;
+    let devices = status["status"]["machine"]["devices"].as_array().cloned().unwrap_or_default();
+    let disks: Vec<String> = devices
+        .iter()
+        .filter(|device| device["writable_disk"] == true)
+        .filter_map(|device| Some(device["id"].as_str()?.to_owned()))
+        .collect();
+    match disks.len() {
+        0..=DISKS_MAX => Ok(disks),
+        count => Err(CtlError::Usage(format!(
+            "--disks: the machine has {count} writable disks, and a request takes at most {DISKS_MAX}; pause the machine and copy them"
+        ))),
+    }
+}
+
+/// Gives the copies of disks the modification times of the originals, by which a restore knows that they haven't changed. The monitor, which is
+/// another user, can't.
+fn set_times(disks: &[File], result: &Value) -> Result<(), CtlError> {
+    for (index, file) in disks.iter().enumerate() {
+        let Some(ns) = result["snapshot"]["modified_ns"][index].as_i64() else { continue };
+        let duration = Duration::from_nanos(ns.unsigned_abs());
+        let time = if ns < 0 { UNIX_EPOCH - duration } else { UNIX_EPOCH + duration };
+        let failed = |source| CtlError::Host { what: "modification time of a disk", source };
+        file.set_modified(time).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Gives a snapshot that the monitor has written its name.

@@ -1,5 +1,7 @@
 //! The config of a machine that is restored: that of the snapshot, with changes.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 use vmm_config::ConfigFile;
 use vmm_machine::Restore;
@@ -35,6 +37,10 @@ pub(crate) fn open(args: &RestoreArgs) -> Result<(ConfigFile, Restore), Failure>
     let mut fields = restore.config().clone();
     // The machine that was saved may still use it.
     fields.remove("control");
+    let disks = restore.saved_disks(&args.directory);
+    for (id, path) in disks.iter().filter(|(id, _)| !sets(&args.set, &format!("devices.{id}.path"))) {
+        take_from_snapshot(&mut fields, id, path);
+    }
     for change in &args.set {
         set(&mut fields, change).map_err(Failure::Set)?;
     }
@@ -43,6 +49,29 @@ pub(crate) fn open(args: &RestoreArgs) -> Result<(ConfigFile, Restore), Failure>
     // Only its directory matters from here on.
     file.origin = Some(restore.directory().join("snapshot"));
     Ok((file, restore))
+}
+
+/// Whether one of the changes is that of `field`.
+fn sets(changes: &[String], field: &str) -> bool {
+    changes.iter().any(|change| change.split_once('=').is_some_and(|(name, _)| name == field))
+}
+
+/// Connects a disk to its contents in the snapshot, which any number of machines may use: what the guest writes goes to a temporary overlay.
+fn take_from_snapshot(fields: &mut Map<String, Value>, id: &str, path: &Path) {
+    let Some(disk) = device(fields, id) else { return };
+    disk.insert("path".to_owned(), path.to_string_lossy().into());
+    disk.insert("overlay".to_owned(), "temp".into());
+    // An overlay has neither.
+    disk.remove("direct");
+    disk.remove("io");
+}
+
+/// The fields of the device called `id`.
+fn device<'a>(fields: &'a mut Map<String, Value>, id: &str) -> Option<&'a mut Map<String, Value>> {
+    let devices = fields.get_mut("devices").and_then(Value::as_array_mut);
+    let mut devices = devices.into_iter().flatten().filter_map(Value::as_object_mut);
+    // A device without an id has that of its type.
+    devices.find(|device| device.get("id").or(device.get("type")).is_some_and(|name| name == id))
 }
 
 /// Carries out a change, FIELD=VALUE.
@@ -64,12 +93,7 @@ fn set(fields: &mut Map<String, Value>, change: &str) -> Result<(), String> {
     if FIXED.contains(&path) {
         return Err(format!("{field}: a restore can't change it"));
     }
-    let devices = fields.get_mut("devices").and_then(Value::as_array_mut);
-    let mut devices = devices.into_iter().flatten().filter_map(Value::as_object_mut);
-    // A device without an id has that of its type.
-    let named =
-        |device: &Map<String, Value>| device.get("id").or(device.get("type")).is_some_and(|name| name == id);
-    match devices.find(|device| named(device)) {
+    match device(fields, id) {
         Some(device) => set_field(device, path, text),
         None => Err(format!("{field}: the machine has no device {id:?}")),
     }
@@ -101,6 +125,23 @@ mod tests {
         ]);
         assert_eq!(found["devices"], devices);
         assert_eq!((&found["serial"], &found["user"]), (&json!("pty"), &json!({"uid": 7})));
+    }
+
+    #[test]
+    fn saved_disk_is_the_base_of_an_overlay() {
+        let disk =
+            json!({"type": "block", "path": "a", "direct": true, "io": "threads", "cache": "writethrough"});
+        let mut fields = Map::from_iter([("devices".to_owned(), json!([{"type": "rng"}, disk]))]);
+        take_from_snapshot(&mut fields, "block", Path::new("/vm.snap/disks/block"));
+        let expected = json!({"type": "block", "path": "/vm.snap/disks/block", "overlay": "temp", "cache": "writethrough"});
+        assert_eq!(fields["devices"], json!([{"type": "rng"}, expected]));
+    }
+
+    #[test]
+    fn disk_whose_path_is_set_is_not_taken_from_the_snapshot() {
+        let changes = ["devices.a.path=b.img".to_owned(), "devices.b.overlay=temp".to_owned()];
+        assert!(sets(&changes, "devices.a.path"));
+        assert!(!sets(&changes, "devices.b.path"));
     }
 
     #[test]

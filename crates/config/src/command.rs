@@ -47,9 +47,9 @@ pub enum Command {
     },
     /// Sends events over this connection from now on, besides responses. Only for connections to a control socket.
     Events,
-    /// Writes a snapshot of the machine, which is paused meanwhile. The request comes with two file descriptors, in this order: the file
-    /// for `state` and the file for `memory`, both empty regular files that are open for reading and writing. Completes when the host's
-    /// storage has both. `manifest.json` is the client's to write: `state` has the manifest.
+    /// Writes a snapshot of the machine, which is paused meanwhile. The request comes with file descriptors, in this order: the file
+    /// for `state`, the file for `memory`, and one for each of `disks`. All are empty regular files that are open for reading and writing.
+    /// Completes when the host's storage has them. `manifest.json` is the client's to write: `state` has the manifest.
     Snapshot(SnapshotCommand),
 }
 
@@ -58,20 +58,24 @@ impl Command {
     #[must_use]
     pub const fn descriptors(&self) -> usize {
         match self {
-            Self::Snapshot(_) => 2,
+            Self::Snapshot(snapshot) => 2 + snapshot.disks.len(),
             _ => 0,
         }
     }
 }
 
-/// What follows a snapshot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What a snapshot contains besides state and memory, and what follows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotCommand {
     /// Whether the machine and the monitor end when the snapshot is complete. Otherwise, or if it fails, the machine does what it did
     /// before: it runs or is paused.
     #[serde(default)]
     pub stop: bool,
+    /// Ids of writable disks whose contents go into the snapshot, at most 32, in the order of their file descriptors. The file for a disk
+    /// will be `disks/ID` in the snapshot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<String>,
 }
 
 /// A change to a virtio device at run time. It lasts until the monitor exits, across guest resets, but not beyond a failure of the
@@ -129,6 +133,16 @@ pub enum Reply {
     Metrics(Value),
     /// The state of a device.
     Device(Map<String, Value>),
+    /// A snapshot with the contents of disks.
+    Snapshot(SnapshotReply),
+}
+
+/// What the client of a snapshot with the contents of disks still has to do, because the monitor doesn't own its files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct SnapshotReply {
+    /// The modification time of each of the disks' files, in the order of the request, in nanoseconds since 1970. The client sets it, because
+    /// a restore compares it. `None` for a block device.
+    pub modified_ns: Vec<Option<i64>>,
 }
 
 /// The machine's state.
@@ -183,6 +197,9 @@ pub struct ListedDevice {
     /// Its `type` in the config.
     #[serde(rename = "type")]
     pub kind: String,
+    /// Whether it is a disk with a file that the guest writes, whose contents can go into a snapshot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub writable_disk: bool,
 }
 
 /// Why a command failed.
@@ -270,9 +287,9 @@ mod tests {
     fn request_for_a_snapshot_has_two_descriptors_and_goes_on_by_default() {
         let command = |text: &str| from_str::<Request>(text).map(|request| request.command);
         let snapshot = command(r#"{"id": 1, "command": {"snapshot": {}}}"#).unwrap();
-        assert_eq!(snapshot, Command::Snapshot(SnapshotCommand { stop: false }));
+        assert_eq!(snapshot, Command::Snapshot(SnapshotCommand { stop: false, disks: Vec::new() }));
         assert_eq!((snapshot.descriptors(), Command::Pause.descriptors()), (2, 0));
-        let stop = Command::Snapshot(SnapshotCommand { stop: true });
+        let stop = Command::Snapshot(SnapshotCommand { stop: true, disks: Vec::new() });
         assert_eq!(command(r#"{"id": 1, "command": {"snapshot": {"stop": true}}}"#).unwrap(), stop);
         assert_eq!(to_value(stop).unwrap(), json!({"snapshot": {"stop": true}}));
         let error = command(r#"{"id": 1, "command": {"snapshot": {"dir": "x"}}}"#).unwrap_err();
@@ -299,7 +316,8 @@ mod tests {
 
     #[test]
     fn status_has_what_is_there() {
-        let devices = vec![ListedDevice { id: "dice".to_owned(), kind: "rng".to_owned() }];
+        let devices =
+            vec![ListedDevice { id: "dice".to_owned(), kind: "rng".to_owned(), writable_disk: false }];
         let machine = MachineStatus { vcpus: 2, memory_bytes: 1 << 20, uptime_ms: 3, devices };
         let status = Status { state: MachineState::Paused, doing: None, machine: Some(machine) };
         assert_eq!(

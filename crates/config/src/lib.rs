@@ -90,7 +90,7 @@ pub use boot::{Boot, FlatBoot, LinuxBoot};
 pub use cmdline::CommandLine;
 pub use command::{
     Answer, Command, CommandError, DeviceUpdate, ErrorCode, ListedDevice, MachineState, MachineStatus, Reply,
-    Request, Response, SnapshotCommand, Status,
+    Request, Response, SnapshotCommand, SnapshotReply, Status,
 };
 pub use config::{Config, Cpus, Memory};
 pub use count::CpuCount;

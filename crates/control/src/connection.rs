@@ -164,7 +164,7 @@ impl Connection {
                 "file descriptors that clients have sent can't be closed: their storage doesn't respond";
             Err(CommandError::new(ErrorCode::StorageHangs, message))
         } else if count > FILES_MAX || is_cut && count == FILES_MAX {
-            // The space for two has room for up to four, because it is aligned.
+            // The space has room for some more, because it is aligned.
             Err(too_many())
         } else if is_cut {
             let message =

@@ -9,8 +9,8 @@ use crate::closer::ClientFiles;
 /// Bytes of the longest line. A request has a few hundred.
 pub(crate) const LINE_MAX: usize = 16 << 10;
 
-/// Files of a request: a snapshot has two.
-pub(crate) const FILES_MAX: usize = 2;
+/// Files of a request: a snapshot has two, and one for each of up to 32 disks.
+pub(crate) const FILES_MAX: usize = 2 + 32;
 
 /// Lines that haven't been taken yet, and the beginning of one whose end hasn't come yet.
 #[derive(Debug, Default)]
@@ -190,7 +190,7 @@ mod tests {
         Some(Ok(closer.files(std::iter::repeat_with(open).take(count).collect())))
     }
 
-    const SNAPSHOT: Command = Command::Snapshot(SnapshotCommand { stop: false });
+    const SNAPSHOT: Command = Command::Snapshot(SnapshotCommand { stop: false, disks: Vec::new() });
 
     #[test]
     fn files_belong_to_the_line_of_the_last_byte_received_with_them() {

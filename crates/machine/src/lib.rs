@@ -72,6 +72,7 @@ mod restored_plan;
 mod restoring;
 mod run_state;
 mod same_names;
+mod saved_disk;
 mod saved_memory;
 mod saving;
 mod signals;

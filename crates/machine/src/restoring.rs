@@ -1,6 +1,6 @@
 //! Restores a machine from a snapshot: everything but its plan and its devices' files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -54,6 +54,13 @@ impl Restore {
     /// The config of the machine that was saved.
     pub fn config(&self) -> &Map<String, Value> {
         &self.snapshot.state.manifest().config
+    }
+
+    /// The ids of the disks whose contents are in the snapshot, and their files if that is in `directory`, as absolute paths.
+    pub fn saved_disks(&self, directory: &Path) -> Vec<(String, PathBuf)> {
+        let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+        let disks = self.manifest().disks.iter();
+        disks.filter_map(|disk| Some((disk.id.clone(), directory.join(disk.saved_as()?)))).collect()
     }
 
     /// Where relative paths in that config start.

@@ -5,6 +5,7 @@
 //! last, to which all of these write. Nothing is written to a file before the whole state is known, so a device that can't be saved
 //! costs nothing.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -15,14 +16,17 @@ use vmm_kvm::{VcpuState, Vm};
 use vmm_memory::GuestRam;
 use vmm_pci::RootBus;
 use vmm_snapshot::{
-    FORMAT, Manifest, MemoryLayout, SavedHost, SnapshotFiles, SnapshotId, StateWriter, Timestamp,
+    DiskContents, FORMAT, Manifest, MemoryLayout, SavedDisk, SavedHost, SnapshotFiles, SnapshotId,
+    StateWriter, Timestamp,
 };
 use vmm_vcpu::StateReaders;
+use vmm_virtio::DiskReport;
 
 use crate::about::About;
 use crate::job::Progress;
 use crate::open_host::OpenHost;
-use crate::plan_state::PlanState;
+use crate::plan_state::{PlanState, VirtioPlace};
+use crate::saved_disk::{CopiedDisk, copy_disk};
 use crate::saved_memory::write_memory;
 use crate::virtio::Transport;
 
@@ -47,9 +51,23 @@ pub(crate) enum SaveError {
     /// Guest memory has addresses that no snapshot can have.
     #[error(transparent)]
     Layout(#[from] vmm_snapshot::LayoutError),
-    /// There aren't two files.
+    /// There aren't two files, and more for disks.
     #[error("a snapshot needs two files, for state and memory, not {0}")]
     FileCount(usize),
+    /// The contents of a device are wanted that doesn't exist.
+    #[error("disks: the machine has no device {0:?}")]
+    NoDisk(String),
+    /// Two files are for one disk.
+    #[error("disks: {0:?} is there twice")]
+    DiskTwice(String),
+    /// The contents of a disk can't be copied.
+    #[error("the contents of the disk {id:?} can't be copied into the snapshot: {source}")]
+    Copy {
+        /// The disk.
+        id: String,
+        /// The host's error.
+        source: std::io::Error,
+    },
     /// A file can't be written.
     #[error(transparent)]
     Files(#[from] vmm_snapshot::Error),
@@ -58,7 +76,7 @@ pub(crate) enum SaveError {
 impl SaveError {
     /// Whether the machine is the reason, not the host.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Legacy(_) | Self::Virtio(_))
+        matches!(self, Self::Legacy(_) | Self::Virtio(_) | Self::NoDisk(_) | Self::DiskTwice(_))
     }
 }
 
@@ -80,16 +98,26 @@ pub(crate) struct Saving {
 }
 
 impl Saving {
-    /// Writes the snapshot to the files for state and memory, and returns when the host's storage has it.
-    pub(crate) fn write(self, files: Vec<OwnedFd>, progress: &Progress) -> Result<(), SaveError> {
-        let files = opened(files)?;
+    /// Writes the snapshot to the files for state and memory, and those for the contents of `disks`, and returns when the host's storage has
+    /// it. The result has what the disks' files are still to be given, in the order of `disks`.
+    pub(crate) fn write(
+        self,
+        files: Vec<OwnedFd>,
+        disks: &[String],
+        progress: &Progress,
+    ) -> Result<Vec<CopiedDisk>, SaveError> {
+        let (files, disk_files) = opened(files)?;
         let (state, tsc_khz) = self.state(progress)?;
+        let sources = self.sources(disks, disk_files)?;
         let _step = progress.begin("writing the snapshot".to_owned());
         let regions = self.ram.regions().map(|region| region.gpa..region.gpa + region.len);
-        let manifest = self.manifest(MemoryLayout::of(regions)?, &state, tsc_khz)?;
+        let layout = MemoryLayout::of(regions)?;
+        let copies = copied(sources, progress)?;
+        let manifest = self.manifest((layout, self.disks(&copies)), &state, tsc_khz)?;
         let memory = files.start_memory(&manifest.memory)?;
         write_memory(&self.ram, &manifest.memory, &memory, || progress.is_cancelled())?;
-        Ok(files.finish(state, &manifest)?)
+        files.finish(state, &manifest)?;
+        Ok(disks.iter().filter_map(|id| copies.get(id.as_str()).copied()).collect())
     }
 
     /// Everything but memory, and the frequency of the guest's TSC in kHz.
@@ -124,9 +152,41 @@ impl Saving {
         Ok((state, tsc_khz))
     }
 
+    /// The files of the disks that are to be copied, and the empty files for them, by the disks' ids.
+    fn sources<'a>(
+        &self,
+        ids: &'a [String],
+        files: Vec<File>,
+    ) -> Result<BTreeMap<&'a str, (File, File)>, SaveError> {
+        let mut sources = BTreeMap::new();
+        for (id, to) in ids.iter().zip(files) {
+            let index = self.plan.virtio.iter().position(|place| place.id == *id);
+            let device = index.and_then(|index| self.virtio.get(index));
+            let device = device.ok_or_else(|| SaveError::NoDisk(id.clone()))?;
+            vmm_snapshot::check_new_file(&to, id)?;
+            if sources.insert(id.as_str(), (device.disk_file()?, to)).is_some() {
+                return Err(SaveError::DiskTwice(id.clone()));
+            }
+        }
+        Ok(sources)
+    }
+
+    /// The disks, whose states have been saved, and of which some have been copied.
+    fn disks(&self, copies: &BTreeMap<&str, CopiedDisk>) -> Vec<SavedDisk> {
+        let disk = |(device, VirtioPlace { id, .. }): (&Transport, &VirtioPlace)| {
+            let DiskReport { path, len, stamp } = device.disk()?;
+            let (len, contents) = match copies.get(id.as_str()) {
+                Some(copy) => (copy.len, DiskContents::Saved(format!("disks/{id}"))),
+                None => (len, DiskContents::Stamp(stamp)),
+            };
+            Some(SavedDisk { id: id.clone(), path: path.to_string_lossy().into_owned(), len, contents })
+        };
+        self.virtio.iter().zip(&self.plan.virtio).filter_map(disk).collect()
+    }
+
     fn manifest(
         &self,
-        memory: MemoryLayout,
+        (memory, disks): (MemoryLayout, Vec<SavedDisk>),
         state: &StateWriter,
         tsc_khz: u32,
     ) -> Result<Manifest, SaveError> {
@@ -140,17 +200,33 @@ impl Saving {
             parent: *parent,
             host: SavedHost { tsc_khz, ..self.host.described.clone() },
             memory,
-            disks: Vec::new(),
+            disks,
             config: config.clone(),
             sections: state.sections(),
         })
     }
 }
 
-/// The files of a request.
-fn opened(files: Vec<OwnedFd>) -> Result<SnapshotFiles, SaveError> {
-    match <[OwnedFd; 2]>::try_from(files) {
-        Ok([state, memory]) => Ok(SnapshotFiles::of(File::from(state), File::from(memory))?),
-        Err(files) => Err(SaveError::FileCount(files.len())),
+/// Copies disks.
+fn copied<'a>(
+    sources: BTreeMap<&'a str, (File, File)>,
+    progress: &Progress,
+) -> Result<BTreeMap<&'a str, CopiedDisk>, SaveError> {
+    let mut copies = BTreeMap::new();
+    for (id, (from, to)) in sources {
+        let _step = progress.begin(format!("copying the disk \"{id}\""));
+        let copy = copy_disk(&from, &to, || progress.is_cancelled());
+        copies.insert(id, copy.map_err(|source| SaveError::Copy { id: id.to_owned(), source })?);
     }
+    Ok(copies)
+}
+
+/// The files of a request: those of state and memory, and those for disks.
+fn opened(files: Vec<OwnedFd>) -> Result<(SnapshotFiles, Vec<File>), SaveError> {
+    let count = files.len();
+    let mut files = files.into_iter().map(File::from);
+    let (Some(state), Some(memory)) = (files.next(), files.next()) else {
+        return Err(SaveError::FileCount(count));
+    };
+    Ok((SnapshotFiles::of(state, memory)?, files.collect()))
 }

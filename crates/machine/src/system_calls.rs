@@ -47,6 +47,8 @@ pub(crate) const SNAPSHOT_CALLS: &[Allow] = &[
     Allow::call(libc::SYS_fstat),
     Allow::call(libc::SYS_statx),
     Allow::call(libc::SYS_getrandom),
+    // A disk's copy: FICLONE (include/uapi/linux/fs.h).
+    Allow::when(libc::SYS_ioctl, 1, &[0x4004_9409]),
 ];
 
 /// Building a machine anew after a reset, besides KVM's: guest memory, the kernel, the vCPUs' processors.

@@ -108,7 +108,7 @@ pub use memory_writer::MemoryWriter;
 pub use new_snapshot::NewSnapshot;
 pub use section_name::{SectionKind, SectionName};
 pub use snapshot::{Snapshot, read_manifest};
-pub use snapshot_files::{SnapshotFiles, check_memory};
+pub use snapshot_files::{SnapshotFiles, check_memory, check_new_file};
 pub use snapshot_id::SnapshotId;
 pub use state::State;
 pub use state_error::StateError;

@@ -93,6 +93,15 @@ pub(crate) fn write_new(file: File, place: &str, bytes: &[u8]) -> Result<(), Err
     file.write_all_at(bytes, 0).and_then(|()| file.sync_all()).map_err(Error::io(place))
 }
 
+/// Checks that a file of somebody else's making, for the contents of a disk, is an empty regular file that is open for reading and writing.
+///
+/// # Errors
+/// It isn't.
+pub fn check_new_file(file: &File, place: &str) -> Result<(), Error> {
+    check_new(file, place)?;
+    check_mode(file, place)
+}
+
 /// With O_APPEND, pwrite(2) writes at the end, whatever the offset.
 fn check_mode(file: &File, place: &str) -> Result<(), Error> {
     let flags = fcntl_getfl(file).map_err(|errno| Error::io(place)(errno.into()))?;

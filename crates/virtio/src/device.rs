@@ -14,7 +14,8 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::notices::NoticeQueue;
 use crate::{
-    ConfigSpace, Counters, DeviceError, Fault, HostPort, Interrupt, Persistence, Queue, Undelivered,
+    ConfigSpace, Counters, DeviceError, DiskReport, Fault, HostPort, Interrupt, Persistence, Queue,
+    Undelivered,
 };
 
 /// A virtio device, without its transport. Its own thread owns it and calls every method, so it needs no
@@ -160,6 +161,20 @@ pub trait VirtioDevice: Send {
     /// By default it is refused, because a device that is restored without its state fails its guest silently.
     fn persistence(&mut self) -> Persistence<'_> {
         Persistence::Refused("a device of this kind can't be saved".to_owned())
+    }
+
+    /// The disk that the device is, with the stamp of its files that its state has. Called after that was saved, before the
+    /// machine goes on.
+    fn disk(&self) -> Option<DiskReport> {
+        None
+    }
+
+    /// The file with all that a writable disk's guest has written, to be copied into a snapshot. Called as [`disk`](Self::disk).
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn disk_file(&self) -> Result<File, String> {
+        Err("is not a disk".to_owned())
     }
 
     /// No driver uses the device, after a [reset](Self::reset) or a [power cycle](Self::power_cycle), or its driver

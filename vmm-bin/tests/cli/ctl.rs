@@ -40,7 +40,7 @@ fn monitor() -> (Bench, NamedSocket, Receiver<Received>) {
 
 /// Writes the files, as far as they are those of a new snapshot, and returns the response.
 fn write((request, files, _): &Received, stop: bool) -> Response {
-    assert_eq!(request.command, Command::Snapshot(SnapshotCommand { stop }));
+    assert_eq!(request.command, Command::Snapshot(SnapshotCommand { stop, disks: Vec::new() }));
     let files: Vec<File> = files.iter().map(|file| file.try_clone().unwrap().into()).collect();
     let [state, memory] = <[File; 2]>::try_from(files).unwrap();
     let files = SnapshotFiles::of(state, memory).unwrap();

@@ -41,13 +41,11 @@ impl Supervisor {
         for _ in 0..REQUESTS_AT_ONCE {
             let Ok(mut queued) = self.requests.received.try_recv() else { return None };
             let executed = match (&queued.request.command, machine.as_deref_mut()) {
-                (Command::Snapshot(wanted), Some(machine)) => {
-                    let stops = wanted.stop;
-                    self.begin_snapshot(&mut queued.files, stops, machine)
-                        .map_or_else(Executed::Failed, |answers| {
-                            Executed::Pending(CompletionEvent::Saved(answers))
-                        })
-                }
+                (Command::Snapshot(wanted), Some(machine)) => self
+                    .begin_snapshot(&mut queued.files, wanted, machine)
+                    .map_or_else(Executed::Failed, |answers| {
+                        Executed::Pending(CompletionEvent::Saved(answers))
+                    }),
                 (command, machine) => self.execute(command.clone(), machine, activity),
             };
             match executed {

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, channel};
 
-use vmm_config::{CommandError, ErrorCode, Reply};
+use vmm_config::{CommandError, ErrorCode, Reply, SnapshotCommand, SnapshotReply};
 
 use super::Supervisor;
 use super::patience::END_PATIENCE;
@@ -14,24 +14,28 @@ use crate::machine::Machine;
 use crate::run_state::RunState;
 
 impl Supervisor {
-    /// Has the machine saved to `files`, which are those of state and memory, as soon as it is at rest. Returns what receives the
+    /// Has the machine saved to `files`, which are those of state, memory and the wanted disks, as soon as it is at rest. Returns what receives the
     /// answer. If it fails, the files are left: closing them may wait for storage.
     pub(super) fn begin_snapshot(
         &mut self,
         files: &mut Vec<OwnedFd>,
-        stops: bool,
+        wanted: &SnapshotCommand,
         machine: &mut Machine,
     ) -> Result<Receiver<SaveAnswer>, CommandError> {
         if self.snapshot.is_some() {
             return Err(CommandError::new(ErrorCode::Busy, "another snapshot is being written; try again"));
         }
-        if files.len() != 2 {
-            let message = format!("a snapshot needs two files, for state and memory, not {}", files.len());
+        let SnapshotCommand { stop, disks } = wanted.clone();
+        let needed = 2 + disks.len();
+        if files.len() != needed {
+            let what = if disks.is_empty() { "state and memory" } else { "state, memory and disks" };
+            let message = format!("a snapshot needs {needed} files, for {what}, not {}", files.len());
             return Err(CommandError::new(ErrorCode::InvalidRequest, message));
         }
         machine.begin_saving(|change| self.report_change(change))?;
         let (answer, answers) = channel();
-        self.snapshot = Some(Snapshotting { answer, stops, files: std::mem::take(files), job: None });
+        self.snapshot =
+            Some(Snapshotting { answer, stops: stop, disks, files: std::mem::take(files), job: None });
         self.continue_snapshot(machine);
         Ok(answers)
     }
@@ -42,10 +46,11 @@ impl Supervisor {
             return;
         }
         let Some(snapshot) = self.snapshot.as_mut().filter(|snapshot| snapshot.job.is_none()) else { return };
-        let files = std::mem::take(&mut snapshot.files);
+        let (files, disks) = (std::mem::take(&mut snapshot.files), std::mem::take(&mut snapshot.disks));
         let saving = machine.saving();
-        let job =
-            self.start_job("saving the machine", move |progress: &Progress| saving.write(files, progress));
+        let job = self.start_job("saving the machine", move |progress: &Progress| {
+            saving.write(files, &disks, progress)
+        });
         if let Some(snapshot) = &mut self.snapshot {
             snapshot.job = Some(job);
         }
@@ -56,7 +61,11 @@ impl Supervisor {
         let written = self.snapshot.as_mut()?.job.as_mut()?.take()?;
         let Snapshotting { answer, stops, .. } = self.snapshot.take()?;
         let saved = match written {
-            Ok(Ok(())) => Ok(Reply::Done),
+            Ok(Ok(disks)) if disks.is_empty() => Ok(Reply::Done),
+            Ok(Ok(disks)) => {
+                let modified_ns = disks.iter().map(|disk| disk.modified_ns).collect();
+                Ok(Reply::Snapshot(SnapshotReply { modified_ns }))
+            }
             Ok(Err(error)) => {
                 let code =
                     if error.is_refusal() { ErrorCode::NotSaveable } else { ErrorCode::SnapshotFailed };

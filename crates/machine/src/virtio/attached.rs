@@ -1,5 +1,6 @@
 //! The virtio devices of a built machine: connected to the guest, and running. `connect` connects them.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
@@ -7,7 +8,8 @@ use vmm_config::ListedDevice;
 use vmm_pci::RootBus;
 use vmm_snapshot::{StateFile, StateWriter};
 use vmm_virtio::{
-    Control, Counters, HostEnd, MmioTransport, Notices, PciTransport, SaveError, Session, VirtioDevice,
+    Control, Counters, DiskReport, HostEnd, MmioTransport, Notices, PciTransport, SaveError, Session,
+    VirtioDevice,
 };
 
 use super::OpenDevice;
@@ -16,6 +18,9 @@ use crate::console::ConsolePort;
 use crate::job::Progress;
 use crate::parallel::in_parallel;
 use crate::{DeviceLog, Error};
+
+/// The kind of disks.
+const BLOCK: &str = "block";
 
 /// The virtio devices of a machine.
 #[derive(Debug, Default)]
@@ -65,6 +70,16 @@ impl Transport {
             Self::Pci(transport) => state.add(instance, &transport.save()?),
         };
         Ok(())
+    }
+
+    /// The disk that the device is, after it was [saved](Self::save_to).
+    pub(crate) fn disk(&self) -> Option<DiskReport> {
+        self.control().disk()
+    }
+
+    /// The file of that disk, if the guest can write it.
+    pub(crate) fn disk_file(&self) -> Result<File, SaveError> {
+        self.control().disk_file()
     }
 
     /// Takes the state of a device that no driver has touched. It is then at rest.
@@ -245,7 +260,11 @@ impl VirtioDevices {
 
     /// The devices' ids and types, in the order of the config.
     pub(crate) fn listed(&self) -> impl Iterator<Item = ListedDevice> {
-        self.devices.iter().map(|device| ListedDevice { id: device.id.clone(), kind: device.kind.to_owned() })
+        self.devices.iter().map(|device| ListedDevice {
+            id: device.id.clone(),
+            kind: device.kind.to_owned(),
+            writable_disk: device.kind == BLOCK && device.may_lose,
+        })
     }
 
     /// Each device's id and counters.

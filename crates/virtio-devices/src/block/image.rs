@@ -64,6 +64,11 @@ pub(super) trait Image: Source {
         false
     }
 
+    /// Why a copy of its first file in another directory couldn't be opened, and what to do.
+    fn copy_obstacle(&self) -> Option<String> {
+        None
+    }
+
     /// A message for the user before the guest writes.
     fn caution(&self) -> Option<String> {
         None

@@ -33,13 +33,16 @@ mod state;
 mod temporary;
 mod update;
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
 use vmm_hostio::{Durable, ENGINE_CALLS, FILE_IO_CALLS, RateLimiter};
 use vmm_sandbox::SPAWN;
-use vmm_virtio::{Allow, ConfigSpace, DeviceError, Fault, Needs, Persistence, Session, VirtioDevice};
+use vmm_virtio::{
+    Allow, ConfigSpace, DeviceError, DiskReport, Fault, Needs, Persistence, Session, VirtioDevice,
+};
 
 use self::config::Cache;
 use self::errors::{IoErrors, Operation};
@@ -111,6 +114,13 @@ impl Disk {
         match self {
             Self::Raw(_) => false,
             Self::Image(image) => image.is_temporary(),
+        }
+    }
+
+    fn copy_obstacle(&self) -> Option<String> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Image(image) => image.copy_obstacle(),
         }
     }
 
@@ -232,10 +242,25 @@ impl VirtioDevice for Block {
     }
 
     fn persistence(&mut self) -> Persistence<'_> {
-        match self.refusal() {
-            Some(reason) => Persistence::Refused(reason),
-            None => Persistence::Own(self),
+        Persistence::Own(self)
+    }
+
+    fn disk(&self) -> Option<DiskReport> {
+        let files = self.disk.files();
+        let path = files.first()?.path.to_owned();
+        Some(DiskReport { path, len: self.properties.sectors * SECTOR_LEN, stamp: stamp::text(&self.stamps) })
+    }
+
+    fn disk_file(&self) -> Result<File, String> {
+        if !self.may_lose() {
+            return Err("can't be copied: it is read-only or temporary".to_owned());
         }
+        if let Some(obstacle) = self.disk.copy_obstacle() {
+            return Err(obstacle);
+        }
+        let files = self.disk.files();
+        let first = files.first().ok_or("has no file")?;
+        first.file.try_clone().map_err(|error| format!("{}: {error}", first.path.display()))
     }
 
     /// Forgets the driver's choice of the cache mode.

@@ -160,15 +160,23 @@ impl Stamp {
 impl fmt::Display for Stamp {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            // The time as `stat -c %.9Y` prints it.
             Self::Regular { len, mtime_ns, .. } => {
-                let (seconds, ns) = (mtime_ns.div_euclid(NS_PER_S), mtime_ns.rem_euclid(NS_PER_S));
-                write!(formatter, "{len} bytes, mtime {seconds}.{ns:09}")
+                write!(formatter, "{len} bytes, mtime {}", Time(mtime_ns))
             }
             Self::Device { rdev, len } => {
                 write!(formatter, "block device {}:{}, {len} bytes", major(rdev), minor(rdev))
             }
         }
+    }
+}
+
+/// Nanoseconds since 1970, in seconds as `stat -c %.9Y` prints them.
+struct Time(i128);
+
+impl fmt::Display for Time {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, ns) = (self.0.div_euclid(NS_PER_S), self.0.rem_euclid(NS_PER_S));
+        write!(formatter, "{seconds}.{ns:09}")
     }
 }
 
@@ -180,6 +188,17 @@ pub(super) fn take(files: &[StampedFile<'_>]) -> Result<Vec<Stamp>, String> {
     let stamps = now(files)?;
     stamps.iter().for_each(Stamp::wait_for_tick);
     Ok(stamps)
+}
+
+/// The stamps as a snapshot's manifest has them, for people: of each file the device, inode, length and modification time.
+pub(super) fn text(stamps: &[Stamp]) -> String {
+    let one = |stamp: &Stamp| match *stamp {
+        Stamp::Regular { dev, ino, len, mtime_ns } => {
+            format!("{}:{} {ino} {len} {}", major(dev), minor(dev), Time(mtime_ns))
+        }
+        Stamp::Device { .. } => stamp.to_string(),
+    };
+    stamps.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether all files are as they were, as far as can be told.
@@ -246,6 +265,11 @@ mod tests {
         );
         let longer = Stamp::Regular { dev: 2, ino: 2, len: 1024, mtime_ns: -500_000_000 };
         assert!(difference(longer, OLD).starts_with("a.img is another file than at the snapshot"));
+    }
+
+    #[test]
+    fn stamps_are_described_in_the_order_of_the_files() {
+        assert_eq!(text(&[OLD, LOOP]), "0:1 2 512 -1.500000000, block device 7:0, 512 bytes");
     }
 
     #[test]

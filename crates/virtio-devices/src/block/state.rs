@@ -62,13 +62,6 @@ impl Block {
             stamps: self.stamps.clone(),
         }
     }
-
-    /// Why the disk can't be saved, whatever its state.
-    pub(super) fn refusal(&self) -> Option<String> {
-        self.disk
-            .is_temporary()
-            .then(|| "a disk with a temporary overlay can't be saved, as its contents end here".to_owned())
-    }
 }
 
 impl Persistent for Block {
@@ -77,6 +70,9 @@ impl Persistent for Block {
     /// Flushes everything that the guest has written, so that a copy of the file has it, and takes the files' stamps. The disk is
     /// stopped, which has removed an image's mark, so nothing is written until it is resumed.
     fn save(&mut self) -> Result<BlockState, String> {
+        if self.disk.is_temporary() {
+            return Err("a disk with a temporary overlay can't be saved, as its contents end here".to_owned());
+        }
         let flushed = if self.properties.read_only { Ok(()) } else { self.flush() };
         if let Some(failure) = self.disk.failure() {
             return Err(failure.loss());
@@ -90,6 +86,7 @@ impl Persistent for Block {
         Ok(self.own_state())
     }
 
+    /// A temporary overlay, which is empty yet, can have the state of the disk below it.
     fn load(&mut self, state: BlockState) -> Result<(), StateError> {
         let own = self.own_state();
         let numbers = [

@@ -1,5 +1,6 @@
 //! Saves and loads the control side of a device.
 
+use std::fs::File;
 use std::sync::atomic::Ordering;
 
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -10,7 +11,7 @@ use super::{Control, Registers, Suspension};
 use crate::control_state::{ControlState, QueueRegisters};
 use crate::queue::{RingPosition, check_rings};
 use crate::status::{DRIVER_OK, FEATURES_OK};
-use crate::{DeviceSection, Persistence, SaveError, VirtioDevice};
+use crate::{DeviceSection, DiskReport, Persistence, SaveError, VirtioDevice};
 
 impl Control {
     /// The state of a device that [is at rest](Self::is_at_rest). Waits for the device, which may flush files.
@@ -27,6 +28,21 @@ impl Control {
         let state = self.state(device);
         self.check_queues(&state).map_err(|error| refusal(error.to_string()))?;
         Ok(state)
+    }
+
+    /// What a snapshot says of the disk that the device is, if it is one; after its state was saved.
+    pub fn disk(&self) -> Option<DiskReport> {
+        self.worker.with_device(|device, _| device.disk()).recv().ok().flatten()
+    }
+
+    /// See [`VirtioDevice::disk_file`].
+    ///
+    /// # Errors
+    /// As there, with the device's name.
+    pub fn disk_file(&self) -> Result<File, SaveError> {
+        let file = self.worker.with_device(|device, _| device.disk_file()).recv();
+        let refusal = |reason| SaveError { device: self.name.clone(), reason };
+        file.unwrap_or_else(|_| Err(PANICKED.to_owned())).map_err(refusal)
     }
 
     fn state(&self, device: Option<DeviceSection>) -> ControlState {

@@ -1,7 +1,7 @@
 //! Disks of machines that are saved and restored.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use driver::{DEADLINE, guests};
@@ -9,7 +9,7 @@ use harness::trials;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::snapshot::{Machine, refusal, restored};
+use crate::snapshot::{Machine, manifest, refusal, restored};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
@@ -17,6 +17,10 @@ pub(crate) fn tests() -> Vec<Trial> {
         snapshot_beside_its_running_machine_is_refused_by_its_disk,
         snapshot_whose_disk_was_written_since_is_refused_by_its_path,
         snapshot_goes_on_with_a_copy_of_its_disk_from_that_time,
+        snapshot_with_disks_is_continued_any_number_of_times_and_stays_as_it_is,
+        snapshot_with_disks_goes_on_with_a_copy_from_it,
+        snapshot_with_a_disk_that_has_changed_in_it_is_refused,
+        snapshot_describes_its_disks,
     ]
 }
 
@@ -112,4 +116,66 @@ fn snapshot_goes_on_with_a_copy_of_its_disk_from_that_time() {
     clone.echoes("2");
     clone.quit();
     assert_eq!((sectors(&path), sectors(&to)), ([0, 0, 0, 7], [0, 0, 7, 7]));
+}
+
+fn snapshot_with_disks_is_continued_any_number_of_times_and_stays_as_it_is() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = image(&dir);
+    let mut machine = writer(&disk(&path));
+    machine.echoes("1");
+    let snapshot = machine.save("snap", &["--disks"]);
+    machine.echoes("23");
+    // At the same time, beside the machine itself.
+    let mut clones = [(); 2].map(|()| restored(&snapshot, &[]));
+    clones.iter_mut().for_each(|clone| clone.echoes("2"));
+    clones.into_iter().for_each(Machine::quit);
+    let saved = snapshot.join("disks/root");
+    assert_eq!((sectors(&path), sectors(&saved)), ([0, 0, 0, 7], [0, 7, 7, 7]));
+    assert_eq!(fs::metadata(&saved).unwrap().len(), 8 * STRIDE);
+    assert_eq!(manifest(&snapshot)["disks"][0]["contents"], json!({"saved": "disks/root"}));
+}
+
+/// Then its guest writes to the copy.
+fn snapshot_with_disks_goes_on_with_a_copy_from_it() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let (path, to) = (image(&dir), dir.path().join("copy.img"));
+    let mut machine = writer(&disk(&path));
+    machine.echoes("1");
+    let snapshot = machine.save("snap", &["--disks", "--stop"]);
+    machine.monitor.expect_code(0, DEADLINE);
+    copy(&snapshot.join("disks/root"), &to);
+    let mut clone = restored(&snapshot, &["--set", &format!("devices.root.path={}", to.display())]);
+    clone.echoes("2");
+    clone.quit();
+    assert_eq!((sectors(&path), sectors(&to)), ([0, 7, 7, 7], [0, 0, 7, 7]));
+}
+
+fn snapshot_with_a_disk_that_has_changed_in_it_is_refused() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let machine = writer(&disk(&image(&dir)));
+    let snapshot = machine.save("snap", &["--disks"]);
+    let saved = snapshot.join("disks/root");
+    File::options().write(true).open(&saved).unwrap().write_all_at(b"x", 0).unwrap();
+    let message = refusal(&snapshot, &[]);
+    assert!(message.contains(&format!("stamp: {} is another file", saved.display())), "{message}");
+}
+
+fn snapshot_describes_its_disks() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = image(&dir);
+    let read_only = json!({"type": "block", "id": "base", "path": path, "read_only": true});
+    let machine = writer(&read_only);
+    let snapshot = machine.save("snap", &["--disks"]);
+    let found = fs::metadata(&path).unwrap();
+    let (device, time) = (found.dev(), format!("{}.{:09}", found.mtime(), found.mtime_nsec()));
+    let stamp = format!(
+        "{}:{} {} {} {time}",
+        nix::sys::stat::major(device),
+        nix::sys::stat::minor(device),
+        found.ino(),
+        8 * STRIDE
+    );
+    let expected = json!({"id": "base", "path": path, "len": 8 * STRIDE, "contents": {"stamp": stamp}});
+    assert_eq!(manifest(&snapshot)["disks"], json!([expected]));
+    assert!(!snapshot.join("disks").exists());
 }

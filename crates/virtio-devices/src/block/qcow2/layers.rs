@@ -138,6 +138,12 @@ impl Layers {
         self.files.iter().map(|Layer { file, path, .. }| StampedFile { file, path }).collect()
     }
 
+    /// The name of the image's backing file, if it is relative to the image's directory.
+    pub(super) fn relative_backing(&self) -> Option<&[u8]> {
+        let backing = self.files.first()?.header.as_ref()?.backing.as_ref()?;
+        (!backing.name.starts_with(b"/")).then_some(&backing.name)
+    }
+
     /// Whether a change of the image has been lost.
     pub(super) fn failure(&self) -> &ImageFailure {
         &self.failure

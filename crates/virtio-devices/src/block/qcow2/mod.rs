@@ -346,6 +346,14 @@ impl Image for Qcow2Image {
         })
     }
 
+    fn copy_obstacle(&self) -> Option<String> {
+        let name = shell::word(self.layers.relative_backing()?);
+        Some(format!(
+            "can't be copied: its backing file {name} is relative to its directory; change it to an absolute path with qemu-img rebase -u, \
+             or do without --disks and copy the disk"
+        ))
+    }
+
     fn caution(&self) -> Option<String> {
         if self.writing != Writing::Later {
             return None;
