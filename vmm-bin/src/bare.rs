@@ -34,7 +34,9 @@ pub(crate) enum BareError {
     GivenTwice { file: String, flag: Flag, what: &'static str },
     #[error("{file}: a positional argument is a Linux kernel, but --flat names an image; remove one of them")]
     BesideFlat { file: String },
-    #[error("{command} is a command, which comes before its flags; for a file of that name, write ./{command}")]
+    #[error(
+        "{command} is a command, which comes before its flags; for a file of that name, write ./{command}"
+    )]
     Command { command: String },
     #[error("{file}: {found}; {remedy}")]
     Misplaced { file: String, found: &'static str, remedy: String },

@@ -29,15 +29,18 @@ const FIXED: &[&str] = &["type", "id", "slot"];
 
 /// Opens the snapshot, and reads the config in it.
 pub(crate) fn open(args: &RestoreArgs) -> Result<(ConfigFile, Restore), Failure> {
-    let (snapshot, memory) = match args.place().map_err(Failure::SnapshotPlace)? {
-        Place::Directory(directory) => (Snapshot::open(directory)?, &*directory.join("memory")),
-        Place::Files { state, memory } => (Snapshot::open_files(state, memory)?, memory),
+    let (snapshot, memory, directory) = match args.place().map_err(Failure::SnapshotPlace)? {
+        Place::Directory(directory) => {
+            (Snapshot::open(directory)?, directory.join("memory"), Some(directory))
+        }
+        // Without a directory there are no contents of disks: the guest goes on with its own.
+        Place::Files { state, memory } => (Snapshot::open_files(state, memory)?, memory.to_owned(), None),
     };
     let restore = Restore::new(snapshot, memory.display().to_string(), args.loading(), args.clock())?;
     let mut fields = restore.config().clone();
     // The machine that was saved may still use it.
     fields.remove("control");
-    let disks = restore.saved_disks(&args.directory);
+    let disks = directory.map(|directory| restore.saved_disks(directory)).unwrap_or_default();
     for (id, path) in disks.iter().filter(|(id, _)| !sets(&args.set, &format!("devices.{id}.path"))) {
         take_from_snapshot(&mut fields, id, path);
     }

@@ -118,7 +118,8 @@ fn bare_command_is_the_command_also_where_a_file_has_its_name() {
     bench.file("schema", crate::bench::kernel());
     assert!(bench.run(&["schema"]).stdout.starts_with("{\n"));
     assert_eq!(bench.run(&["./schema", "--check"]).code, Some(DONE));
-    let message = "schema is a command, which comes before its flags; for a file of that name, write ./schema";
+    let message =
+        "schema is a command, which comes before its flags; for a file of that name, write ./schema";
     assert_wrong(&bench, &["--check", "schema"], message);
 }
 
