@@ -19,6 +19,7 @@ mod input;
 mod landlock;
 mod linux;
 mod memory;
+mod moments;
 mod net;
 mod no_acpi;
 mod output;
@@ -55,6 +56,7 @@ fn tests() -> Vec<Trial> {
         memory::tests(),
         pausing::tests(),
         snapshot::tests(),
+        moments::tests(),
         commands::tests(),
         power::tests(),
         virtio::tests(),
