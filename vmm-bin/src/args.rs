@@ -103,7 +103,7 @@ pub(crate) enum Command {
     /// Check whether this host can run virtual machines, and say how to fix what is missing
     Doctor,
     /// Continue a machine from a snapshot
-    Restore(RestoreArgs),
+    Restore(Box<RestoreArgs>),
     /// Describe or verify a snapshot
     #[command(subcommand)]
     Snapshot(crate::snapshot::SnapshotCommand),

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 use driver::{DEADLINE, Monitor, Stdin, monitor_program};
 use libtest_mimic::{Completion, Trial};
@@ -45,7 +46,12 @@ fn golden_snapshots_are_restored() {
 /// Restores a snapshot, lets its guest echo, and returns another one that was taken of it.
 fn restore(snapshot: &Path, memory: &str, dir: &Path) -> PathBuf {
     let disk = dir.join("disk.img");
-    File::create(&disk).and_then(|file| file.set_len(64 << 10)).expect("room for a disk");
+    let empty = |file: File| {
+        file.set_len(64 << 10)?;
+        // As the saved one. Version 1 didn't compare it.
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000))
+    };
+    File::create(&disk).and_then(empty).expect("room for a disk");
     let socket = dir.join("vm.sock");
     let mut monitor =
         Monitor::command(["restore", &snapshot.to_string_lossy(), "--memory", memory, "--control"])
