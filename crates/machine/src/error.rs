@@ -276,6 +276,9 @@ pub enum Error {
     /// A device of the snapshot can't be restored.
     #[error("the snapshot can't be restored: {0}")]
     RestoreDevice(#[from] vmm_snapshot::StateError),
+    /// KVM refuses the snapshot's state of the VM or of a vCPU.
+    #[error("the snapshot can't be restored: {0}")]
+    RestoreVm(vmm_kvm::Error),
     /// A console can't be opened.
     #[error(transparent)]
     Console(#[from] OpenError),
@@ -358,6 +361,9 @@ impl Error {
             Self::Registers { .. } | Self::GsiTaken { .. } | Self::ExpectedMemory { .. } => Blame::Config,
             Self::RestoreField { .. } | Self::RestoreDevices { .. } | Self::RestorePlan(_) => Blame::Config,
             Self::RestoreSection(_) | Self::RestoreDevice(_) => Blame::Config,
+            // What it can't do on this host either.
+            Self::RestoreVm(Kvm::NoWallClock) => Blame::Host,
+            Self::RestoreVm(_) => Blame::Config,
             Self::Memory(vmm_memory::Error::SharedCopyOnWrite) => Blame::Config,
             Self::Kvm(Kvm::NoWallClock) => Blame::Host,
             Self::HostMemory { .. } | Self::HostCpus { .. } | Self::HostCpu(_) | Self::Memory(_) => {

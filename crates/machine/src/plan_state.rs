@@ -9,8 +9,10 @@ use crate::{Plan, TransportPlan, VirtioPlan};
 
 /// The most ranges of RAM: two, and as many again for layouts to come.
 const MAX_RANGES: usize = 64;
-/// The most legacy devices. They share 65,536 ports.
+/// The most legacy devices.
 const MAX_LEGACY: usize = 1024;
+/// The end of the ports that they share.
+const PORTS_END: u64 = 1 << 16;
 /// The most virtio devices: more than interrupts or slots.
 const MAX_VIRTIO: usize = 1024;
 /// The most queues of a device (virtio 1.2 §2.6: an index has 16 bits).
@@ -145,7 +147,7 @@ impl State for PlanState {
             legacy: fields.list("legacy", MAX_LEGACY, |fields| {
                 Ok(LegacyPlace {
                     name: fields.text("name", MAX_NAME_LEN)?.to_owned(),
-                    registers: take_range(fields, "registers")?,
+                    registers: take_ports(fields, "registers")?,
                     gsi: fields.option("gsi", |fields| fields.u32("value"))?,
                 })
             })?,
@@ -178,6 +180,16 @@ fn take_range(fields: &mut FieldReader<'_>, name: &str) -> Result<Range<u64>, St
     let range = fields.u64(name)?..fields.u64(name)?;
     if range.is_empty() {
         return Err(StateError::new(name, format!("{:#x}..{:#x} is empty", range.start, range.end)));
+    }
+    Ok(range)
+}
+
+/// A range of the space that legacy devices share.
+fn take_ports(fields: &mut FieldReader<'_>, name: &str) -> Result<Range<u64>, StateError> {
+    let range = take_range(fields, name)?;
+    if range.end > PORTS_END {
+        let problem = format!("{:#x}..{:#x} is beyond the last port", range.start, range.end);
+        return Err(StateError::new(name, problem));
     }
     Ok(range)
 }
@@ -240,5 +252,15 @@ mod tests {
     fn plan_with_an_empty_range_is_refused() {
         let empty = PlanState { ram: vec![0x1000..0x1000], ..plan() };
         assert_eq!(load(&bytes(&empty)).unwrap_err().to_string(), "ram[0]: range: 0x1000..0x1000 is empty");
+    }
+
+    #[test]
+    fn plan_with_a_device_beyond_the_ports_is_refused() {
+        let place = |end| LegacyPlace { name: "uart".to_owned(), registers: 0xfff8..end, gsi: None };
+        let last = PlanState { legacy: vec![place(0x1_0000)], ..plan() };
+        assert_eq!(load(&bytes(&last)).unwrap(), last);
+        let beyond = PlanState { legacy: vec![place(0x1_0001)], ..plan() };
+        let message = "legacy[0]: registers: 0xfff8..0x10001 is beyond the last port";
+        assert_eq!(load(&bytes(&beyond)).unwrap_err().to_string(), message);
     }
 }

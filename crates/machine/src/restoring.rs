@@ -104,7 +104,7 @@ impl Restore {
         let (irqchip, pit) =
             if plan.irqchip { (Some(state.take(0)?), Some(state.take(0)?)) } else { (None, None) };
         let of_vm = VmState { clock: state.take(0)?, irqchip, pit };
-        vm.restore(&vcpus, &states, &of_vm, self.clock)?;
+        vm.restore(&vcpus, &states, &of_vm, self.clock).map_err(Error::RestoreVm)?;
         Ok(vcpus)
     }
 

@@ -68,6 +68,12 @@ pub(crate) enum SaveError {
         /// The host's error.
         source: std::io::Error,
     },
+    /// The memory file that the machine was restored from has been shortened.
+    #[error(
+        "the memory file of the snapshot from which this machine was restored was shortened, so part of the guest's memory is lost: it must \
+         stay as it is while a machine uses it, or restore with --memory copy"
+    )]
+    LostMemory,
     /// A file can't be written.
     #[error(transparent)]
     Files(#[from] vmm_snapshot::Error),
@@ -115,7 +121,11 @@ impl Saving {
         let copies = copied(sources, progress)?;
         let manifest = self.manifest((layout, self.disks(&copies)), &state, tsc_khz)?;
         let memory = files.start_memory(&manifest.memory)?;
+        let is_whole = || if self.ram.has_lost_pages() { Err(SaveError::LostMemory) } else { Ok(()) };
+        // Pages that are beyond its end by now would be saved as zeros.
+        is_whole()?;
         write_memory(&self.ram, &manifest.memory, &memory, || progress.is_cancelled())?;
+        is_whole()?;
         files.finish(state, &manifest)?;
         Ok(disks.iter().filter_map(|id| copies.get(id.as_str()).copied()).collect())
     }

@@ -207,6 +207,20 @@ impl GuestRam {
         })
     }
 
+    /// Whether a file that is mapped [copy-on-write](crate::Loading::CopyOnWrite) has become shorter than what is mapped of it. Pages that
+    /// nobody has changed are then lost.
+    #[must_use]
+    pub fn has_lost_pages(&self) -> bool {
+        let is_short = |region: &GuestRegionMmap| {
+            let Some(file) = region.file_offset().filter(|_| mapping::is_copy_on_write(region)) else {
+                return false;
+            };
+            let end = file.start().saturating_add(region.len());
+            file.file().metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() < end)
+        };
+        self.memory.iter().any(is_short)
+    }
+
     /// Returns the pages at `gpa..gpa + len` to the host. The range may span adjacent regions.
     ///
     /// The pages read as zeros afterwards, for the guest too, and are allocated again when touched

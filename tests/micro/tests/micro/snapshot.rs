@@ -11,12 +11,13 @@ use libtest_mimic::Trial;
 use serde_json::{Value, from_slice, json};
 use tempfile::TempDir;
 
-use crate::common::{BAD_CONFIG, USAGE};
+use crate::common::{BAD_CONFIG, HOST_CANT, USAGE};
 
 pub(crate) fn tests() -> Vec<Trial> {
     trials![
         snapshot_of_a_running_machine_is_continued_and_the_machine_goes_on,
         snapshot_in_two_files_is_restored,
+        snapshot_of_a_machine_whose_memory_file_was_shortened_is_refused,
         snapshot_of_a_paused_machine_leaves_it_paused,
         snapshot_of_a_machine_that_waits_for_its_start_begins_there,
         snapshot_of_a_flat_guest_without_interrupts_begins_where_it_was,
@@ -170,6 +171,27 @@ fn snapshot_in_two_files_is_restored() {
     let told = refusal(Path::new(&memory), &[&state]);
     assert!(told.contains("its-memory"), "{told}");
     machine.quit();
+}
+
+/// The pages that it hasn't changed are gone, so there is nothing that could be saved, and its guest ends.
+fn snapshot_of_a_machine_whose_memory_file_was_shortened_is_refused() {
+    let machine = Machine::ready(json!({}));
+    let snapshot = machine.save("snap", &["--stop"]);
+    let mut copy = restored(&snapshot, &["--paused"]);
+    copy.wait_until_built();
+    let file = fs::OpenOptions::new().write(true).open(snapshot.join("memory")).unwrap();
+    file.set_len(0).unwrap();
+    for options in [&[][..], &["--stop"]] {
+        let output = copy.ctl(&[&["snapshot", copy.path("again").to_str().unwrap()], options].concat());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains("was shortened, so part of the guest's memory is lost"), "{message}");
+        assert!(!copy.path("again").exists());
+    }
+    assert!(copy.ctl(&["resume"]).status.success());
+    copy.monitor.expect_code(HOST_CANT, DEADLINE);
+    let message = copy.monitor.stderr();
+    assert!(message.contains("the memory file of the snapshot was shortened"), "{message}");
 }
 
 fn snapshot_of_a_paused_machine_leaves_it_paused() {
