@@ -10,6 +10,9 @@ use rustix::io::Errno;
 /// Bytes copied at a time.
 const CHUNK_LEN: u64 = 1 << 20;
 
+/// What reads of a file that bypasses the page cache (O_DIRECT) must be a multiple of, in memory and in the file.
+const ALIGNMENT: u64 = 4096;
+
 /// A disk that was copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CopiedDisk {
@@ -43,7 +46,9 @@ pub(crate) fn copy_disk(from: &File, to: &File, cancelled: impl Fn() -> bool) ->
 }
 
 fn copy_data(from: &File, to: &File, len: u64, cancelled: impl Fn() -> bool) -> io::Result<()> {
-    let mut buffer = vec![0; CHUNK_LEN as usize];
+    let mut buffer = vec![0; (CHUNK_LEN + ALIGNMENT) as usize];
+    let aligned = buffer.as_ptr().align_offset(ALIGNMENT as usize);
+    let buffer = &mut buffer[aligned..][..CHUNK_LEN as usize];
     let mut at = 0;
     while let Some((start, end)) = next_data(from, at, len)? {
         at = start;
@@ -51,10 +56,26 @@ fn copy_data(from: &File, to: &File, len: u64, cancelled: impl Fn() -> bool) -> 
             if cancelled() {
                 return Err(ErrorKind::Interrupted.into());
             }
-            let chunk = &mut buffer[..CHUNK_LEN.min(end - at) as usize];
-            from.read_exact_at(chunk, at)?;
-            to.write_all_at(chunk, at)?;
-            at += chunk.len() as u64;
+            let chunk_len = CHUNK_LEN.min(end - at);
+            // More than that is read only at the end of the data.
+            let read = &mut buffer[..chunk_len.next_multiple_of(ALIGNMENT) as usize];
+            read_at_least(from, read, chunk_len as usize, at)?;
+            to.write_all_at(&buffer[..chunk_len as usize], at)?;
+            at += chunk_len;
+        }
+    }
+    Ok(())
+}
+
+/// Reads `needed` bytes or more.
+fn read_at_least(file: &File, into: &mut [u8], needed: usize, at: u64) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < needed {
+        match file.read_at(&mut into[filled..], at + filled as u64) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(len) => filled += len,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -117,7 +117,7 @@ impl Stamp {
             {
                 format!(
                     "{path} was written after the snapshot (then {then}, now {self}): set \"path\" to a copy from that \
-                     time, or end a machine with --stop when its snapshot is taken"
+                     time, or take snapshots with --disks or --stop"
                 )
             }
             (Self::Regular { .. }, Self::Regular { .. }) => format!(
@@ -252,7 +252,7 @@ mod tests {
     fn same_file_of_another_time_is_said_to_be_written() {
         assert_eq!(
             difference(Stamp::Regular { dev: 1, ino: 2, len: 1024, mtime_ns: 1_000_000_002 }, OLD),
-            "a.img was written after the snapshot (then 512 bytes, mtime -1.500000000, now 1024 bytes, mtime 1.000000002): set \"path\" to a copy from that time, or end a machine with --stop when its snapshot is taken"
+            "a.img was written after the snapshot (then 512 bytes, mtime -1.500000000, now 1024 bytes, mtime 1.000000002): set \"path\" to a copy from that time, or take snapshots with --disks or --stop"
         );
     }
 
