@@ -10,6 +10,8 @@ use harness::trials;
 use libtest_mimic::Trial;
 use serde_json::{Value, from_slice, json};
 use tempfile::TempDir;
+use vmm_kvm::VcpuState;
+use vmm_snapshot::{FieldReader, FieldWriter, State};
 
 use crate::common::{BAD_CONFIG, HOST_CANT, USAGE};
 
@@ -28,6 +30,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         snapshot_of_a_device_that_cant_be_saved_is_refused_by_its_name,
         snapshot_of_shared_memory_is_copied_and_not_mapped,
         snapshot_that_is_damaged_starts_nothing,
+        snapshot_that_kvm_refuses_is_the_snapshots_fault,
         snapshot_of_other_devices_or_memory_is_refused_by_field,
         snapshot_into_something_that_exists_leaves_the_machine_running,
     ]
@@ -322,6 +325,42 @@ fn snapshot_that_is_damaged_starts_nothing() {
     assert!(message.contains("snap/memory: has 33550336 bytes, but 33554432 were saved"), "{message}");
     memory.set_len(32 << 20).unwrap();
     restored(&snapshot, &[]).echoes("whole again");
+}
+
+/// Its checksums are right, but KVM refuses the processor: with paging and without protected mode.
+fn snapshot_that_kvm_refuses_is_the_snapshots_fault() {
+    let machine = Machine::ready(json!({}));
+    let snapshot = machine.save("snap", &["--stop"]);
+    let mut state = fs::read(snapshot.join("state")).unwrap();
+    change_vcpu(&mut state, |vcpu| vcpu.sregs.cr0 = 0x8000_0000);
+    fs::write(snapshot.join("state"), state).unwrap();
+    let message = refusal(&snapshot, &[]);
+    assert!(message.contains("the snapshot can't be restored: KVM_SET_SREGS"), "{message}");
+}
+
+/// Changes the first processor in the bytes of a state (docs/snapshot.md).
+fn change_vcpu(state: &mut [u8], change: impl FnOnce(&mut VcpuState)) {
+    let number = |state: &[u8], at: usize| u64::from_le_bytes(state[at..at + 8].try_into().unwrap()) as usize;
+    let directory = number(state, 16)..number(state, 16) + number(state, 24);
+    let is_vcpu = |at: &usize| state[*at..].starts_with(b"vcpu\0");
+    let record = directory.clone().step_by(48).find(is_vcpu).unwrap();
+    let section = number(state, record + 28)..number(state, record + 28) + number(state, record + 36);
+    let mut vcpu =
+        VcpuState::load(VcpuState::VERSION, &mut FieldReader::new(&state[section.clone()])).unwrap();
+    change(&mut vcpu);
+    let mut fields = FieldWriter::new();
+    vcpu.save(&mut fields);
+    state[section.clone()].copy_from_slice(&fields.into_bytes());
+    for (covered, at) in [(section, record + 44), (directory, 40), (0..44, 44)] {
+        let crc = crc32(&state[covered]).to_le_bytes();
+        state[at..at + 4].copy_from_slice(&crc);
+    }
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+    })
 }
 
 fn snapshot_of_other_devices_or_memory_is_refused_by_field() {
