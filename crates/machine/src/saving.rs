@@ -133,7 +133,6 @@ impl Saving {
     /// Everything but memory, and the frequency of the guest's TSC in kHz.
     fn state(&self, progress: &Progress) -> Result<(StateWriter, u32), SaveError> {
         let mut state = StateWriter::new();
-        state.add(0, &self.vm.clock()?);
         state.add(0, &self.plan);
         let _step = progress.begin("saving the devices".to_owned());
         for (index, device) in (0..).zip(&self.virtio) {
@@ -156,6 +155,8 @@ impl Saving {
         if let Some(pit) = self.vm.pit()? {
             state.add(0, &pit);
         }
+        // Immediately before the TSCs, which go on as it does.
+        state.add(0, &self.vm.clock()?);
         let vcpus = self.vcpus.read(&self.host.registers)?;
         (0..).zip(&vcpus).for_each(|(index, vcpu)| _ = state.add(index, vcpu));
         let tsc_khz = vcpus.first().and_then(|vcpu: &VcpuState| vcpu.tsc_khz).unwrap_or_default();

@@ -4,9 +4,10 @@ use crate::{ClockPolicy, ClockState, Error, IrqchipState, KvmVcpu, PitState, Vcp
 
 /// The state of a VM besides its vCPUs and its memory.
 ///
-/// While all vCPUs are stopped, read [`Vm::clock`] at once; [`Vm::irqchip`] and [`Vm::pit`] after the devices have stopped, whose last
-/// interrupts are in them; and then the vCPUs. What KVM's own timers raise meanwhile passes from the IO-APIC to the local APICs, and
-/// would be lost in the opposite order.
+/// While all vCPUs are stopped, read [`Vm::irqchip`] and [`Vm::pit`] after the devices have stopped, whose last interrupts are in them;
+/// and then the vCPUs. What KVM's own timers raise meanwhile passes from the IO-APIC to the local APICs, and would be lost in the
+/// opposite order. Read [`Vm::clock`] immediately before the vCPUs: it and their TSCs go on meanwhile, and a guest that compares them
+/// doesn't trust the TSC any more when they have drifted apart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VmState {
     /// The guest's clock.
