@@ -58,6 +58,7 @@ const ELSEWHERE: &[(&str, Where)] = &[
     ("--serial pty", Test("output_to_pty_is_a_shell")),
     ("ctl vm.sock snapshot", Test("ctl_snapshot_is_complete_and_says_what_is_in_it")),
     ("vmm-bin --config vm.json --control vm.sock", Test("control_has_status_pause_resume_and_quit")),
+    ("cp --preserve=timestamps", Test("snapshot_goes_on_with_a_copy_of_its_disk_from_that_time")),
     ("vmm-bin restore", Test("snapshot_of_a_running_machine_is_continued_and_the_machine_goes_on")),
     ("vmm-bin ctl", Test("control_has_status_pause_resume_and_quit")),
     ("--cpus 4", Test("power_four_processors_run_and_take_their_interrupts")),
