@@ -119,11 +119,6 @@ impl Machine {
         let mut ending = None;
         while let Some((index, end)) = self.vcpus.take_ended() {
             debug!("vcpu{index} has ended");
-            if self.ram.has_lost_pages() && !matches!(end, Ok(End::Stopped)) {
-                let files = "the memory file of the snapshot was shortened; it must stay as it is while a machine uses it, or restore with \
-                             --memory copy";
-                return Err(Error::MissingPage { files: files.to_owned() });
-            }
             ending = match end.map_err(|error| self.virtio.explain(error))? {
                 End::Asked(event) => Some(Ending::Guest(event)),
                 End::Halted(report) => Some(self.halted(&report)),

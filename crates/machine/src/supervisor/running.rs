@@ -42,10 +42,17 @@ impl Supervisor {
         let is_ours = self.give_up_snapshot();
         self.give_up_pending(&machine);
         let mut vcpus = std::mem::take(&mut machine.vcpus);
+        let ram = machine.ram.clone();
         let stopped = self.finish("stopping the guest", move |progress| {
             let _step = progress.begin("stopping the vCPUs".to_owned());
             vcpus.stop();
+            // Here, because the file's storage may not answer.
+            ram.has_lost_pages()
         });
+        let ending = match ending {
+            Ok(Ending::Crashed(_)) | Err(Error::Vcpu(_)) if stopped == Some(true) => Err(lost_memory()),
+            ending => ending,
+        };
         // The last log lines, such as a fault that made the guest reset its machine.
         machine.virtio.log_news(&mut self.device_log);
         self.finish_metrics(&machine);
@@ -211,4 +218,11 @@ impl Supervisor {
         }
         self.consoles.iter().all(|id| self.events.console(*id).is_none_or(|console| console.is_drained()))
     }
+}
+
+/// Why a guest failed whose memory file has become shorter.
+fn lost_memory() -> Error {
+    let files = "the memory file of the snapshot was shortened; it must stay as it is while a machine uses it, or restore with \
+                 --memory copy";
+    Error::MissingPage { files: files.to_owned() }
 }
